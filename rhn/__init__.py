@@ -1,0 +1,31 @@
+"""Recurrent Highway Networks (Zilly et al., arXiv 1607.03474): the framework-free part of the collection.
+
+>>> import rhn
+>>> config = rhn.RHNConfig(vocab_size=10000, hidden_size=830, recurrence_depth=10)
+>>> rhn.parameter_count(config)
+23482400
+"""
+
+from rhn.backend import Backend, Model, installed_backends, load_backend
+from rhn.spec.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from rhn.spec.config import RHNConfig
+from rhn.spec.masks import DropRates, VariationalMasks, sample_masks
+from rhn.spec.parameters import check_parameters, initial_parameters, parameter_count, parameter_shapes
+
+__all__ = [
+    "Backend",
+    "CheckpointError",
+    "DropRates",
+    "Model",
+    "RHNConfig",
+    "VariationalMasks",
+    "check_parameters",
+    "initial_parameters",
+    "installed_backends",
+    "load_backend",
+    "load_checkpoint",
+    "parameter_count",
+    "parameter_shapes",
+    "sample_masks",
+    "save_checkpoint",
+]

@@ -1,0 +1,133 @@
+"""What a backend is, and how one is found by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Protocol, runtime_checkable
+
+from numpy.typing import ArrayLike, NDArray
+
+from rhn.spec.config import RHNConfig
+from rhn.spec.masks import VariationalMasks
+
+ENTRY_POINT_GROUP = "rhn.backends"
+
+# A state is a list of (B, H), one per layer; on the way into a method NumPy arrays and the model's own are accepted.
+State = Sequence[Any]
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A language model with parameters, as `Backend.build` makes it.
+
+    Tokens and targets are (B, T) NumPy integers, masks `rhn.VariationalMasks` of NumPy arrays. Bad input raises a
+    ValueError of one sentence.
+    """
+
+    config: RHNConfig
+    parameter_count: int
+    last_grad_norm: Any  # global norm before clipping in the last train_step, on the device
+
+    def forward(
+        self, tokens: ArrayLike, state: State | None = None, masks: VariationalMasks | None = None
+    ) -> tuple[NDArray, list[NDArray]]:
+        """Logits (B, T, V) and the state after the window, both NumPy. `state=None` is zero."""
+        ...
+
+    def gradients(
+        self,
+        tokens: ArrayLike,
+        targets: ArrayLike,
+        state: State | None = None,
+        masks: VariationalMasks | None = None,
+        weight_decay: float = 0.0,
+    ) -> tuple[float, dict[str, NDArray], list[NDArray]]:
+        """Loss (summed over time, mean over batch, without weight decay), gradients with it, state; all NumPy."""
+        ...
+
+    def train_step(
+        self,
+        tokens: ArrayLike,
+        targets: ArrayLike,
+        state: State,
+        masks: VariationalMasks | None,
+        learning_rate: float,
+        weight_decay: float,
+        max_grad_norm: float,
+    ) -> tuple[Any, list[Any]]:
+        """One step of clipped SGD in place; loss as in `gradients` and state stay on the device."""
+        ...
+
+    def evaluate_step(
+        self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
+    ) -> tuple[Any, list[Any]]:
+        """Negative log-likelihood in nats summed over the window and the batch, and the state, on the device."""
+        ...
+
+    def parameters(self) -> dict[str, NDArray]:
+        """All tensors by the names of `rhn.spec.parameters`, as NumPy copies."""
+        ...
+
+    def zero_state(self, batch_size: int) -> list[Any]:
+        """The state before the first token, on the device."""
+        ...
+
+    def to_numpy(self, array: Any) -> NDArray:
+        """A loss or state of this model as a NumPy array; waits for the device."""
+        ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Makes models in one framework. An entry point of the group `rhn.backends` names such a class."""
+
+    name: str
+
+    def build(
+        self, config: RHNConfig, parameters: Mapping[str, NDArray], dtype: str = "float32", device: str | None = None
+    ) -> Model:
+        """A model with a copy of `parameters`.
+
+        Args:
+            config: the architecture.
+            parameters: as `rhn.initial_parameters` or a checkpoint gives them.
+            dtype: "float32" or "float64", of parameters, states and results.
+            device: "cpu", "gpu", or None for the framework's own choice.
+
+        Raises:
+            ValueError: parameters do not fit, or dtype or device is not available.
+        """
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """Versions of the framework's packages and the device that `build` would choose, for records."""
+        ...
+
+
+_EXTRAS = {"torch": "torch", "tf": "tf", "jax": "jax"}
+
+
+def installed_backends() -> dict[str, EntryPoint]:
+    """Entry points of every declared backend, by name; that its framework is installed is not implied."""
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def load_backend(name: str) -> Backend:
+    """The backend called `name`: "reference", "torch", "tf", "jax" or any that an installed package declares.
+
+    Raises:
+        ValueError: nobody declares such a backend.
+        ImportError: its framework is not installed; the message says what to install.
+    """
+    known = installed_backends()
+    if name not in known:
+        raise ValueError(f"backend={name!r} is not known: accepted are {', '.join(sorted(known))}")
+    try:
+        loaded = known[name].load()
+    except ModuleNotFoundError as error:
+        extra = f"recurrent-highway-networks[{_EXTRAS[name]}]" if name in _EXTRAS else str(error.name)
+        raise ImportError(
+            f"backend {name!r} needs {error.name}, which is not installed: pip install '{extra}'"
+        ) from error
+    return loaded() if isinstance(loaded, type) else loaded

@@ -1,0 +1,100 @@
+"""The specification behind the protocol of every other backend: slow, float64 inside, right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rhn.backend import State
+from rhn.spec import reference
+from rhn.spec.config import RHNConfig
+from rhn.spec.masks import VariationalMasks, check_tokens
+from rhn.spec.parameters import check_parameters, parameter_count
+
+
+class ReferenceModel:
+    """See `rhn.backend.Model`. Computes in float64 whatever `dtype` says and rounds only what it returns."""
+
+    def __init__(self, config: RHNConfig, parameters: Mapping[str, NDArray], dtype: str) -> None:
+        check_parameters(config, parameters)
+        self.config = config
+        self.parameter_count = parameter_count(config)
+        self.last_grad_norm = 0.0
+        self._dtype = np.dtype(dtype)
+        self._parameters = {name: np.array(value, dtype=np.float64) for name, value in parameters.items()}
+
+    def forward(
+        self, tokens: ArrayLike, state: State | None = None, masks: VariationalMasks | None = None
+    ) -> tuple[NDArray, list[NDArray]]:
+        logits, new_state = reference.forward(self.config, self._parameters, tokens, state, masks)
+        return logits.astype(self._dtype), self._round(new_state)
+
+    def gradients(
+        self,
+        tokens: ArrayLike,
+        targets: ArrayLike,
+        state: State | None = None,
+        masks: VariationalMasks | None = None,
+        weight_decay: float = 0.0,
+    ) -> tuple[float, dict[str, NDArray], list[NDArray]]:
+        loss, grads, new_state = reference.gradients(
+            self.config, self._parameters, tokens, targets, state, masks, weight_decay
+        )
+        return loss, {name: g.astype(self._dtype) for name, g in grads.items()}, self._round(new_state)
+
+    def train_step(
+        self,
+        tokens: ArrayLike,
+        targets: ArrayLike,
+        state: State,
+        masks: VariationalMasks | None,
+        learning_rate: float,
+        weight_decay: float,
+        max_grad_norm: float,
+    ) -> tuple[Any, list[Any]]:
+        loss, grads, new_state = reference.gradients(
+            self.config, self._parameters, tokens, targets, state, masks, weight_decay
+        )
+        self.last_grad_norm = reference.global_norm(grads)
+        self._parameters = reference.sgd_update(self._parameters, grads, learning_rate, max_grad_norm)
+        return loss, new_state
+
+    def evaluate_step(
+        self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
+    ) -> tuple[Any, list[Any]]:
+        targets = check_tokens("targets", targets, self.config.vocab_size)
+        logits, new_state = reference.forward(self.config, self._parameters, tokens, state, masks)
+        return reference.cross_entropy(logits, targets).sum(), new_state
+
+    def parameters(self) -> dict[str, NDArray]:
+        return {name: value.astype(self._dtype) for name, value in self._parameters.items()}
+
+    def zero_state(self, batch_size: int) -> list[Any]:
+        return reference.zero_state(self.config, batch_size)
+
+    def to_numpy(self, array: Any) -> NDArray:
+        return np.asarray(array)
+
+    def _round(self, state: list[NDArray]) -> list[NDArray]:
+        return [s.astype(self._dtype) for s in state]
+
+
+class ReferenceBackend:
+    """See `rhn.backend.Backend`."""
+
+    name = "reference"
+
+    def build(
+        self, config: RHNConfig, parameters: Mapping[str, NDArray], dtype: str = "float32", device: str | None = None
+    ) -> ReferenceModel:
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype={dtype!r} is not accepted: it must be float32 or float64")
+        if device not in (None, "cpu"):
+            raise ValueError(f"device={device!r} is not available to the reference: it must be cpu or None")
+        return ReferenceModel(config, parameters, dtype)
+
+    def describe(self) -> dict[str, str]:
+        return {"numpy": np.__version__, "device": "cpu"}

@@ -1,0 +1,110 @@
+"""Checkpoints: one safetensors file whose header holds a JSON document, written atomically, read with clear errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+FORMAT = "recurrent-highway-networks"
+FORMAT_VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A file is no checkpoint of ours, is damaged, or does not fit."""
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str], parameters: Mapping[str, NDArray], metadata: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint so that at any moment either the old file or the new one is there, whole.
+
+    Args:
+        path: of the file; its folder must exist.
+        parameters: arrays by name, any dtype that safetensors knows.
+        metadata: anything JSON can hold: configuration, training state. Versions are added under "versions".
+
+    Raises:
+        CheckpointError: metadata is not JSON.
+        OSError: the file cannot be written; an earlier one at `path` is untouched.
+    """
+    path = Path(path)
+    try:
+        document = json.dumps({**metadata, "versions": _versions()})
+    except TypeError as error:
+        raise CheckpointError(f"metadata of {path.name} cannot be stored as JSON: {error}") from error
+    header = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "metadata": document}
+    payload = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in parameters.items()}, metadata=header)
+    write_atomically(path, payload)
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], dict[str, Any]]:
+    """Arrays by name, and the metadata that was saved with them (plus "versions").
+
+    Raises:
+        CheckpointError: the file does not exist, is truncated, or is not a checkpoint of a known format version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} does not exist")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            parameters = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"checkpoint {path} is truncated or not a safetensors file ({error})") from error
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of {FORMAT}")
+    if header.get("format_version") != str(FORMAT_VERSION):
+        raise CheckpointError(
+            f"checkpoint {path} has format version {header.get('format_version')}, accepted is {FORMAT_VERSION}"
+        )
+    try:
+        return parameters, json.loads(header["metadata"])
+    except (KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"checkpoint {path} has a damaged header") from error
+
+
+def write_atomically(path: Path, payload: bytes) -> None:
+    """Replace the file at `path` by `payload`: written beside it, flushed to disk, renamed."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes it private; a checkpoint is an ordinary file
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself must survive a power cut
+    finally:
+        os.close(folder)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in ("recurrent-highway-networks", "numpy", "torch", "tensorflow", "keras", "jax", "flax"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,92 @@
+"""What a Recurrent Highway Network is made of: one frozen, validated description that every part reads."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+ACTIVATIONS = ("tanh", "sigmoid", "relu")
+
+
+@dataclass(frozen=True)
+class RHNConfig:
+    """Architecture of an RHN language model (Zilly et al., arXiv 1607.03474, equations 6 to 9).
+
+    Args:
+        vocab_size: number of word types V, at least 1.
+        hidden_size: units H of every layer, at least 1.
+        recurrence_depth: micro-steps L per time step, at least 1.
+        num_layers: RHN layers stacked on each other, at least 1.
+        embedding_size: width E of the embedding; None means `hidden_size`.
+        tie_weights: the softmax uses the transposed embedding; needs E = H.
+        couple_gates: the carry gate is c = 1 - t; otherwise it has weights of its own.
+        share_gate_masks: one dropout mask for all gates; otherwise one per gate.
+        activation: nonlinearity of the candidate h, one of `ACTIVATIONS`.
+
+    Raises:
+        ValueError: an option has a value outside of what is accepted; the message names all three.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    recurrence_depth: int
+    num_layers: int = 1
+    embedding_size: int | None = None
+    tie_weights: bool = True
+    couple_gates: bool = True
+    share_gate_masks: bool = True
+    activation: str = "tanh"
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "hidden_size", "recurrence_depth", "num_layers", "embedding_size"):
+            value = getattr(self, name)
+            if name == "embedding_size" and value is None:
+                continue
+            object.__setattr__(self, name, _positive_integer(name, value))
+        for name in ("tie_weights", "couple_gates", "share_gate_masks"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}={getattr(self, name)!r} is not accepted: it must be True or False")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation={self.activation!r} is not accepted: it must be one of {', '.join(ACTIVATIONS)}"
+            )
+        if self.tie_weights and self.embedding_width != self.hidden_size:
+            raise ValueError(
+                f"embedding_size={self.embedding_size} is not accepted with tie_weights=True: tied weights need"
+                f" embedding_size equal to hidden_size={self.hidden_size} (or None), or tie_weights=False"
+            )
+
+    @property
+    def embedding_width(self) -> int:
+        """E: `embedding_size`, or `hidden_size` where that is None."""
+        return self.hidden_size if self.embedding_size is None else self.embedding_size
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """Names of the transforms in the order of every gate axis: h, t and, if not coupled, c."""
+        return ("h", "t") if self.couple_gates else ("h", "t", "c")
+
+    @property
+    def num_gates(self) -> int:
+        """G: length of every gate axis."""
+        return len(self.gates)
+
+    @property
+    def num_gate_masks(self) -> int:
+        """M: length of the leading axis of input and state masks."""
+        return 1 if self.share_gate_masks else self.num_gates
+
+    def input_size(self, layer: int) -> int:
+        """Width E_i of the input of layer `layer`: the embedding's for the first, H above it."""
+        return self.embedding_width if layer == 0 else self.hidden_size
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as plain values, fit for JSON; `RHNConfig(**d)` is the inverse."""
+        return dataclasses.asdict(self)
+
+
+def _positive_integer(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:
+        raise ValueError(f"{name}={value!r} is not accepted: it must be an integer of at least 1")
+    return value.__index__()

@@ -1,0 +1,99 @@
+"""Name, shape, number and initial value of every tensor of a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rhn.spec.config import RHNConfig
+from rhn.spec.random import Purpose, uniform
+
+Parameters = dict[str, NDArray]
+
+
+def parameter_shapes(config: RHNConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor, in the canonical order.
+
+    `embedding` (V, E); per layer i `layers.{i}.input_weight` (G, E_i, H), `layers.{i}.recurrent_weight` (L, G, H, H),
+    `layers.{i}.bias` (L, G, H); `softmax.weight` (H, V) unless tied; `softmax.bias` (V,).
+    """
+    depth, gates, hidden = config.recurrence_depth, config.num_gates, config.hidden_size
+    shapes: dict[str, tuple[int, ...]] = {"embedding": (config.vocab_size, config.embedding_width)}
+    for i in range(config.num_layers):
+        shapes[f"layers.{i}.input_weight"] = (gates, config.input_size(i), hidden)
+        shapes[f"layers.{i}.recurrent_weight"] = (depth, gates, hidden, hidden)
+        shapes[f"layers.{i}.bias"] = (depth, gates, hidden)
+    if not config.tie_weights:
+        shapes["softmax.weight"] = (hidden, config.vocab_size)
+    shapes["softmax.bias"] = (config.vocab_size,)
+    return shapes
+
+
+def parameter_count(config: RHNConfig) -> int:
+    """Number of trained scalars; a tied embedding counts once."""
+    return sum(math.prod(shape) for shape in parameter_shapes(config).values())
+
+
+def initial_parameters(
+    config: RHNConfig,
+    seed: int,
+    init_scale: float = 0.04,
+    transform_bias: float = -2.0,
+    other_bias: float | str = "uniform",
+) -> Parameters:
+    """Initial value of every tensor, float32, the same for every backend and machine.
+
+    Everything is uniform in (-init_scale, init_scale), but for the transform bias, which starts at the constant
+    `transform_bias` (and is learned), and, if `other_bias` is a number, all other biases, which start at that.
+
+    Args:
+        config: the architecture.
+        seed: 0 <= seed < 2**64.
+        init_scale: half-width of the uniform distribution, at least 0.
+        transform_bias: initial bias of the transform gate t at every micro-step.
+        other_bias: "uniform", or the initial value of the biases of h, c and the softmax.
+
+    Raises:
+        ValueError: an argument is outside of what is accepted.
+    """
+    if not _is_number(init_scale) or init_scale < 0:
+        raise ValueError(f"init_scale={init_scale!r} is not accepted: it must be a number of at least 0")
+    if not _is_number(transform_bias):
+        raise ValueError(f"transform_bias={transform_bias!r} is not accepted: it must be a finite number")
+    if other_bias != "uniform" and not _is_number(other_bias):
+        raise ValueError(f"other_bias={other_bias!r} is not accepted: it must be 'uniform' or a finite number")
+
+    parameters: Parameters = {}
+    for index, (name, shape) in enumerate(parameter_shapes(config).items()):
+        draw = uniform(seed, Purpose.PARAMETERS, shape, index=index)
+        value = ((2.0 * draw - 1.0) * init_scale).astype(np.float32)
+        if name.endswith("bias") and other_bias != "uniform":
+            value[...] = other_bias
+        if name.endswith(".bias") and name.startswith("layers."):
+            value[:, config.gates.index("t")] = transform_bias
+        parameters[name] = value
+    return parameters
+
+
+def check_parameters(config: RHNConfig, parameters: Mapping[str, NDArray]) -> None:
+    """Raise ValueError unless `parameters` holds exactly the tensors of `config`, each of the right shape."""
+    shapes = parameter_shapes(config)
+    missing = [name for name in shapes if name not in parameters]
+    unknown = [name for name in parameters if name not in shapes]
+    if missing or unknown:
+        raise ValueError(
+            f"parameters do not fit the configuration: missing {', '.join(missing) or 'none'};"
+            f" not expected {', '.join(unknown) or 'none'}"
+        )
+    for name, shape in shapes.items():
+        if tuple(np.shape(parameters[name])) != shape:
+            raise ValueError(
+                f"parameter {name} has shape {tuple(np.shape(parameters[name]))}, the configuration needs {shape}"
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,344 @@
+"""The specification, executable: forward, loss, hand-derived backward and one SGD step in float64 NumPy.
+
+Written for reading. Row vectors, `*` elementwise, `@` matrix product. Shapes: B batch, T time, V vocabulary,
+E embedding, H hidden, L micro-steps, G gates. The forward accepts complex parameters, so that its derivative can be
+had by complex-step differentiation, which owes nothing to the backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rhn.spec.config import RHNConfig
+from rhn.spec.masks import NO_MASKS, VariationalMasks, check_masks, check_tokens
+from rhn.spec.parameters import Parameters, check_parameters
+
+Array = NDArray[Any]  # real or complex floats
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Elementwise functions
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def sigmoid(z: Array) -> Array:
+    """1 / (1 + exp(-z)), which never overflows in this form."""
+    return 0.5 * np.tanh(0.5 * z) + 0.5
+
+
+ACTIVATION: dict[str, Callable[[Array], Array]] = {
+    "tanh": np.tanh,
+    "sigmoid": sigmoid,
+    "relu": lambda z: np.where(z.real > 0, z, 0.0),
+}
+# Derivative of each activation, as a function of its value h.
+ACTIVATION_SLOPE: dict[str, Callable[[Array], Array]] = {
+    "tanh": lambda h: 1.0 - h * h,
+    "sigmoid": lambda h: h * (1.0 - h),
+    "relu": lambda h: (h > 0) * 1.0,
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One layer over a window (paper, equations 6 to 9)
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class LayerWeights(NamedTuple):
+    """Tensors of one layer: input (G, E, H), recurrent (L, G, H, H), bias (L, G, H)."""
+
+    input: Array
+    recurrent: Array
+    bias: Array
+
+
+class MicroStep(NamedTuple):
+    """What the backward needs of one micro-step; gate values are (B, H) each."""
+
+    state_before: Array
+    h: Array
+    t: Array
+    c: Array
+
+
+def layer_forward(
+    weights: LayerWeights,
+    x: Array,
+    state: Array,
+    input_mask: Array | None = None,
+    state_mask: Array | None = None,
+    activation: str = "tanh",
+) -> tuple[Array, list[list[MicroStep]]]:
+    """One RHN layer over a window.
+
+    Args:
+        weights: of the layer; three gates in them mean that the carry gate is not coupled.
+        x: (B, T, E) input.
+        state: (B, H) before the window.
+        input_mask: (M, B, E) or None; M is 1 or G.
+        state_mask: (M, B, H) or None.
+        activation: of the candidate h.
+
+    Returns:
+        (B, T, H) states after each time step, and the micro-steps taken, `trace[time][level]`.
+    """
+    depth, num_gates = weights.bias.shape[:2]
+    s = state  # (B, H)
+    outputs, trace = [], []
+    for time in range(x.shape[1]):
+        steps = []
+        for level in range(depth):
+            z = []  # per gate (B, H)
+            for gate in range(num_gates):
+                u = s * _mask_of_gate(state_mask, gate)  # (B, H)
+                z_gate = u @ weights.recurrent[level, gate] + weights.bias[level, gate]  # (B, H)
+                if level == 0:
+                    z_gate = z_gate + (x[:, time] * _mask_of_gate(input_mask, gate)) @ weights.input[gate]
+                z.append(z_gate)
+            h = ACTIVATION[activation](z[0])  # (B, H)
+            t = sigmoid(z[1])  # (B, H)
+            c = 1.0 - t if num_gates == 2 else sigmoid(z[2])  # (B, H)
+            steps.append(MicroStep(s, h, t, c))
+            s = h * t + s * c  # (B, H): the carried s is never masked
+        outputs.append(s)
+        trace.append(steps)
+    return np.stack(outputs, axis=1), trace
+
+
+class LayerGradients(NamedTuple):
+    """Derivatives of the loss with respect to what `layer_forward` takes."""
+
+    weights: LayerWeights
+    x: Array
+    state: Array
+
+
+def layer_backward(
+    weights: LayerWeights,
+    x: Array,
+    trace: list[list[MicroStep]],
+    d_outputs: Array,
+    input_mask: Array | None = None,
+    state_mask: Array | None = None,
+    activation: str = "tanh",
+) -> LayerGradients:
+    """Derivatives of a scalar loss, given d loss / d outputs (B, T, H); the other arguments as in `layer_forward`."""
+    depth, num_gates = weights.bias.shape[:2]
+    d_weights = LayerWeights(*(np.zeros_like(w) for w in weights))
+    d_x = np.zeros_like(x)  # (B, T, E)
+    d_s = np.zeros_like(d_outputs[:, 0])  # (B, H)
+    for time in reversed(range(x.shape[1])):
+        d_s = d_s + d_outputs[:, time]
+        for level in reversed(range(depth)):
+            s, h, t, c = trace[time][level]  # (B, H) each
+            d_h = d_s * t
+            d_t = d_s * h if num_gates == 3 else d_s * (h - s)  # coupled: c = 1 - t depends on t as well
+            d_z = [d_h * ACTIVATION_SLOPE[activation](h), d_t * t * (1.0 - t)]  # per gate (B, H)
+            if num_gates == 3:
+                d_z.append(d_s * s * c * (1.0 - c))
+            d_s = d_s * c  # the carry path
+            for gate in range(num_gates):
+                mask = _mask_of_gate(state_mask, gate)
+                d_weights.recurrent[level, gate] += (s * mask).T @ d_z[gate]
+                d_weights.bias[level, gate] += d_z[gate].sum(axis=0)
+                d_s = d_s + (d_z[gate] @ weights.recurrent[level, gate].T) * mask
+                if level == 0:
+                    mask = _mask_of_gate(input_mask, gate)
+                    d_weights.input[gate] += (x[:, time] * mask).T @ d_z[gate]
+                    d_x[:, time] += (d_z[gate] @ weights.input[gate].T) * mask
+    return LayerGradients(d_weights, d_x, d_s)
+
+
+def _mask_of_gate(mask: Array | None, gate: int) -> Array | float:
+    """The mask (B, features) that `gate` sees: its own, the one that all share, or none."""
+    if mask is None:
+        return 1.0
+    return mask[gate] if len(mask) > 1 else mask[0]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The language model
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class _Trace(NamedTuple):
+    """What the backward of the whole model needs."""
+
+    tokens: NDArray[np.integer]
+    masks: VariationalMasks
+    layers: list[tuple[LayerWeights, Array, list[list[MicroStep]]]]  # weights, input, micro-steps
+    top: Array  # (B, T, H) input of the softmax, masked
+    logits: Array  # (B, T, V)
+    state: list[Array]  # per layer (B, H)
+
+
+def zero_state(config: RHNConfig, batch_size: int) -> list[NDArray[np.float64]]:
+    """The state before the first token: per layer zeros (B, H)."""
+    return [np.zeros((batch_size, config.hidden_size)) for _ in range(config.num_layers)]
+
+
+def forward(
+    config: RHNConfig,
+    parameters: Mapping[str, Array],
+    tokens: ArrayLike,
+    state: Sequence[ArrayLike] | None = None,
+    masks: VariationalMasks | None = None,
+) -> tuple[Array, list[Array]]:
+    """Logits (B, T, V) and the state after the window, per layer (B, H).
+
+    Args:
+        config: the architecture.
+        parameters: as `parameter_shapes` names them, real or complex.
+        tokens: (B, T) integers below V.
+        state: before the window, per layer (B, H); None is zero.
+        masks: None drops nothing.
+
+    Raises:
+        ValueError: something does not fit the configuration.
+    """
+    trace = _forward(config, parameters, tokens, state, masks)
+    return trace.logits, trace.state
+
+
+def cross_entropy(logits: Array, targets: ArrayLike) -> Array:
+    """(B, T) negative log-likelihoods in nats of `targets` (B, T) under `logits` (B, T, V)."""
+    shifted = logits - logits.real.max(axis=-1, keepdims=True)  # (B, T, V)
+    log_normaliser = np.log(np.exp(shifted).sum(axis=-1))  # (B, T)
+    return log_normaliser - np.take_along_axis(shifted, np.asarray(targets)[..., None], axis=-1)[..., 0]
+
+
+def loss(
+    config: RHNConfig,
+    parameters: Mapping[str, Array],
+    tokens: ArrayLike,
+    targets: ArrayLike,
+    state: Sequence[ArrayLike] | None = None,
+    masks: VariationalMasks | None = None,
+    weight_decay: float = 0.0,
+) -> Array:
+    """The scalar that `gradients` differentiates: cross-entropy summed over time and averaged over the batch, plus
+    0.5 * weight_decay * sum of squares of every parameter."""
+    logits, _ = forward(config, parameters, tokens, state, masks)
+    data_loss = cross_entropy(logits, targets).sum() / len(logits)
+    return data_loss + 0.5 * weight_decay * sum(np.sum(np.square(np.asarray(p))) for p in parameters.values())
+
+
+def gradients(
+    config: RHNConfig,
+    parameters: Mapping[str, Array],
+    tokens: ArrayLike,
+    targets: ArrayLike,
+    state: Sequence[ArrayLike] | None = None,
+    masks: VariationalMasks | None = None,
+    weight_decay: float = 0.0,
+) -> tuple[float, Parameters, list[Array]]:
+    """Loss without the weight-decay term, its gradients with it, and the state after the window.
+
+    Arguments and errors as in `forward`; `targets` are (B, T) integers below V.
+    """
+    p = {name: np.asarray(value, dtype=np.float64) for name, value in parameters.items()}
+    targets = check_tokens("targets", targets, config.vocab_size)
+    trace = _forward(config, p, tokens, state, masks)
+    if targets.shape != trace.tokens.shape:
+        raise ValueError(f"targets have shape {targets.shape}, tokens {trace.tokens.shape}: they must be the same")
+    batch_size, vocab_size = len(targets), config.vocab_size
+    data_loss = cross_entropy(trace.logits, targets).sum() / batch_size
+
+    # Softmax: d loss / d logits = (probabilities - one-hot) / B.
+    probabilities = np.exp(trace.logits - trace.logits.max(axis=-1, keepdims=True))
+    probabilities /= probabilities.sum(axis=-1, keepdims=True)
+    d_logits = (probabilities - np.eye(vocab_size)[targets]) / batch_size  # (B, T, V)
+    d_softmax_weight = np.einsum("bth,btv->hv", trace.top, d_logits)  # (H, V)
+    grads: Parameters = {"softmax.bias": d_logits.sum(axis=(0, 1))}
+    d_top = d_logits @ _softmax_weight(config, p).T  # (B, T, H)
+    if trace.masks.output is not None:
+        d_top = d_top * trace.masks.output[:, None, :]
+
+    # Layers, from the top.
+    d_x = d_top
+    for i in reversed(range(config.num_layers)):
+        weights, x, micro_steps = trace.layers[i]
+        layer = layer_backward(weights, x, micro_steps, d_x, *_layer_masks(trace.masks, i), config.activation)
+        grads[f"layers.{i}.input_weight"] = layer.weights.input
+        grads[f"layers.{i}.recurrent_weight"] = layer.weights.recurrent
+        grads[f"layers.{i}.bias"] = layer.weights.bias
+        d_x = layer.x
+
+    # Embedding: equal tokens add up; a tied softmax adds its share.
+    if trace.masks.embedding is not None:
+        d_x = d_x * trace.masks.embedding[:, :, None]
+    grads["embedding"] = np.zeros_like(p["embedding"])
+    np.add.at(grads["embedding"], trace.tokens, d_x)
+    if config.tie_weights:
+        grads["embedding"] += d_softmax_weight.T
+    else:
+        grads["softmax.weight"] = d_softmax_weight
+    return float(data_loss), {name: grads[name] + weight_decay * value for name, value in p.items()}, trace.state
+
+
+def global_norm(grads: Mapping[str, ArrayLike]) -> float:
+    """Euclidean norm of all gradients taken as one vector."""
+    return float(np.sqrt(sum(np.sum(np.square(np.asarray(g, dtype=np.float64))) for g in grads.values())))
+
+
+def sgd_update(
+    parameters: Mapping[str, Array], grads: Mapping[str, Array], learning_rate: float, max_grad_norm: float
+) -> Parameters:
+    """New parameters after one step of SGD, the gradients scaled by max_grad_norm / max(norm, max_grad_norm)."""
+    scale = max_grad_norm / max(global_norm(grads), max_grad_norm)
+    return {name: parameters[name] - learning_rate * scale * g for name, g in grads.items()}
+
+
+def _forward(
+    config: RHNConfig,
+    parameters: Mapping[str, Array],
+    tokens: ArrayLike,
+    state: Sequence[ArrayLike] | None,
+    masks: VariationalMasks | None,
+) -> _Trace:
+    check_parameters(config, parameters)
+    tokens = check_tokens("tokens", tokens, config.vocab_size)
+    masks = NO_MASKS if masks is None else masks
+    check_masks(config, masks, *tokens.shape)
+    state = check_state(config, zero_state(config, len(tokens)) if state is None else state, len(tokens))
+    p = {name: np.asarray(value) for name, value in parameters.items()}
+
+    x = p["embedding"][tokens]  # (B, T, E)
+    if masks.embedding is not None:
+        x = x * masks.embedding[:, :, None]
+    layers, new_state = [], []
+    for i in range(config.num_layers):
+        weights = LayerWeights(*(p[f"layers.{i}.{name}"] for name in ("input_weight", "recurrent_weight", "bias")))
+        outputs, micro_steps = layer_forward(weights, x, state[i], *_layer_masks(masks, i), config.activation)
+        layers.append((weights, x, micro_steps))
+        new_state.append(outputs[:, -1])
+        x = outputs  # (B, T, H)
+    top = x if masks.output is None else x * masks.output[:, None, :]  # (B, T, H)
+    logits = top @ _softmax_weight(config, p) + p["softmax.bias"]  # (B, T, V)
+    return _Trace(tokens, masks, layers, top, logits, new_state)
+
+
+def check_state(config: RHNConfig, state: Sequence[ArrayLike], batch_size: int) -> list[NDArray[np.float64]]:
+    """`state` as float64 arrays; ValueError unless it is (B, H) per layer."""
+    arrays = [np.asarray(s, dtype=np.float64) for s in state]
+    expected = [(batch_size, config.hidden_size)] * config.num_layers
+    if [a.shape for a in arrays] != expected:
+        raise ValueError(f"state has shapes {[a.shape for a in arrays]}, needed are {expected}")
+    return arrays
+
+
+def _softmax_weight(config: RHNConfig, parameters: Mapping[str, NDArray]) -> NDArray:
+    """(H, V)"""
+    return parameters["embedding"].T if config.tie_weights else parameters["softmax.weight"]
+
+
+def _layer_masks(masks: VariationalMasks, layer: int) -> tuple[Array | None, Array | None]:
+    """Input and state mask of one layer."""
+    return (
+        None if masks.input is None else masks.input[layer],
+        None if masks.state is None else masks.state[layer],
+    )
