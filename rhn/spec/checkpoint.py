@@ -30,20 +30,25 @@ def save_checkpoint(
 
     Args:
         path: of the file; its folder must exist.
-        parameters: arrays by name, any dtype that safetensors knows.
+        parameters: arrays by name, any dtype that NumPy and safetensors share.
         metadata: anything JSON can hold: configuration, training state. Versions are added under "versions".
 
     Raises:
-        CheckpointError: metadata is not JSON.
+        CheckpointError: metadata is not JSON, or an array has a dtype that cannot be stored.
         OSError: the file cannot be written; an earlier one at `path` is untouched.
     """
     path = Path(path)
     try:
         document = json.dumps({**metadata, "versions": _versions()})
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise CheckpointError(f"metadata of {path.name} cannot be stored as JSON: {error}") from error
     header = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "metadata": document}
-    payload = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in parameters.items()}, metadata=header)
+    # safetensors stores the memory of an array as it lies there, so it must lie in C order.
+    arrays = {name: np.asarray(value, order="C") for name, value in parameters.items()}
+    try:
+        payload = safetensors.numpy.save(arrays, metadata=header)
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"arrays of {path.name} cannot be stored: {error}") from error
     write_atomically(path, payload)
 
 
@@ -58,10 +63,15 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], d
         raise CheckpointError(f"checkpoint {path} does not exist")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
+            metadata = _read_metadata(path, file.metadata() or {})
             parameters = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+    except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(f"checkpoint {path} is truncated or not a safetensors file ({error})") from error
+    return parameters, metadata
+
+
+def _read_metadata(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
+    """The JSON document in the header of the file at `path`, if that is a checkpoint of ours."""
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of {FORMAT}")
     if header.get("format_version") != str(FORMAT_VERSION):
@@ -69,7 +79,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], d
             f"checkpoint {path} has format version {header.get('format_version')}, accepted is {FORMAT_VERSION}"
         )
     try:
-        return parameters, json.loads(header["metadata"])
+        return json.loads(header["metadata"])
     except (KeyError, json.JSONDecodeError) as error:
         raise CheckpointError(f"checkpoint {path} has a damaged header") from error
 
@@ -87,11 +97,12 @@ def write_atomically(path: Path, payload: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself must survive a power cut
-    finally:
-        os.close(folder)
+    if hasattr(os, "O_DIRECTORY"):  # not so on Windows, where a folder cannot be opened
+        folder = os.open(path.parent, os.O_DIRECTORY)
+        try:
+            os.fsync(folder)  # the rename itself must survive a power cut
+        finally:
+            os.close(folder)
 
 
 def _umask() -> int:

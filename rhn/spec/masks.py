@@ -102,14 +102,18 @@ def sample_masks(
 
 
 def as_rates(rates: DropRates | Sequence[float] | Mapping[str, float]) -> DropRates:
-    """`rates` as `DropRates`; ValueError names a rate that is unknown or not in [0, 1)."""
+    """`rates` as `DropRates`; ValueError if one is unknown, missing or not in [0, 1)."""
     if isinstance(rates, Mapping):
         unknown = [name for name in rates if name not in DropRates._fields]
         if unknown:
             raise ValueError(f"drop rate {unknown[0]!r} is not known: accepted are {', '.join(DropRates._fields)}")
         rates = DropRates(**rates)
-    else:
+    elif len(rates) == len(DropRates._fields):
         rates = DropRates(*rates)
+    else:
+        raise ValueError(
+            f"drop rates {rates!r} are not accepted: there must be one each for {', '.join(DropRates._fields)}"
+        )
     for name, rate in rates._asdict().items():
         if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not 0.0 <= rate < 1.0:
             raise ValueError(f"{name}={rate!r} is not accepted: it must be a number from 0 up to, not including, 1")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
+import numbers
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ def uniform(
         ValueError: seed, step or index is not an integer in [0, 2**64).
     """
     for name, value in (("seed", seed), ("step", step), ("index", index)):
-        if isinstance(value, bool) or not hasattr(value, "__index__") or not 0 <= value.__index__() < 2**64:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 0 <= value < 2**64:
             raise ValueError(f"{name}={value!r} is not accepted: it must be an integer from 0 to 2**64 - 1")
     key = np.array([seed, purpose], dtype=np.uint64)
     counter = np.array([0, index, step, 0], dtype=np.uint64)

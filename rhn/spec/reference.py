@@ -205,10 +205,17 @@ def forward(
 
 
 def cross_entropy(logits: Array, targets: ArrayLike) -> Array:
-    """(B, T) negative log-likelihoods in nats of `targets` (B, T) under `logits` (B, T, V)."""
+    """(B, T) negative log-likelihoods in nats of `targets` (B, T) under `logits` (B, T, V).
+
+    Raises:
+        ValueError: targets are not (B, T) integers below V.
+    """
+    targets = check_tokens("targets", targets, logits.shape[-1])
+    if targets.shape != logits.shape[:-1]:
+        raise ValueError(f"targets have shape {targets.shape}, tokens {logits.shape[:-1]}: they must be the same")
     shifted = logits - logits.real.max(axis=-1, keepdims=True)  # (B, T, V)
     log_normaliser = np.log(np.exp(shifted).sum(axis=-1))  # (B, T)
-    return log_normaliser - np.take_along_axis(shifted, np.asarray(targets)[..., None], axis=-1)[..., 0]
+    return log_normaliser - np.take_along_axis(shifted, targets[..., None], axis=-1)[..., 0]
 
 
 def loss(
@@ -241,17 +248,15 @@ def gradients(
     Arguments and errors as in `forward`; `targets` are (B, T) integers below V.
     """
     p = {name: np.asarray(value, dtype=np.float64) for name, value in parameters.items()}
-    targets = check_tokens("targets", targets, config.vocab_size)
     trace = _forward(config, p, tokens, state, masks)
-    if targets.shape != trace.tokens.shape:
-        raise ValueError(f"targets have shape {targets.shape}, tokens {trace.tokens.shape}: they must be the same")
-    batch_size, vocab_size = len(targets), config.vocab_size
+    batch_size = len(trace.tokens)
     data_loss = cross_entropy(trace.logits, targets).sum() / batch_size
 
     # Softmax: d loss / d logits = (probabilities - one-hot) / B.
     probabilities = np.exp(trace.logits - trace.logits.max(axis=-1, keepdims=True))
     probabilities /= probabilities.sum(axis=-1, keepdims=True)
-    d_logits = (probabilities - np.eye(vocab_size)[targets]) / batch_size  # (B, T, V)
+    one_hot = np.asarray(targets)[..., None] == np.arange(config.vocab_size)  # (B, T, V)
+    d_logits = (probabilities - one_hot) / batch_size  # (B, T, V)
     d_softmax_weight = np.einsum("bth,btv->hv", trace.top, d_logits)  # (H, V)
     grads: Parameters = {"softmax.bias": d_logits.sum(axis=(0, 1))}
     d_top = d_logits @ _softmax_weight(config, p).T  # (B, T, H)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from rhn_datasets import Corpus, DataError, Vocabulary, load_corpus
 from tqdm import tqdm
 
 from rhn.backend import Backend, Model, load_backend
@@ -22,6 +21,7 @@ from rhn.training.loop import DivergedError, Progress, Trainer, TrainingOptions
 from rhn.training.options import OptionError, pick
 from rhn.training.report import learning_curves
 from rhn.training.run_folder import RunFolder, create_run_folder
+from rhn_datasets import Corpus, DataError, Vocabulary, load_corpus
 
 # What the user can mend; the message is one sentence.
 USER_ERRORS = (OptionError, DataError, CheckpointError, DivergedError, ImportError, ValueError, OSError)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rhn_datasets import windows
 
 from rhn.backend import Model
+from rhn_datasets import windows
 
 UNITS = {"word": "perplexity", "char": "bits per character", "byte": "bits per byte"}
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rhn_datasets import Corpus, Windows, windows
 from tqdm import tqdm
 
 from rhn.backend import Model
 from rhn.spec.masks import DropRates, VariationalMasks, as_rates, sample_masks
 from rhn.training.evaluation import UNITS, evaluate, in_units
 from rhn.training.options import OptionError
+from rhn_datasets import Corpus, Windows, windows
 
 SECONDS_BETWEEN_READINGS = 1.0  # reading a loss waits for the device, so it is done at most this often
 

@@ -1,0 +1,69 @@
+"""Windows of truncated backpropagation through time, cut as the authors' reader cuts them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rhn_datasets.files import DataError
+
+Window = tuple[NDArray[np.int32], NDArray[np.int32]]
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Window k is (inputs, targets), both int32 (B, T): columns kT to kT + T of `rows`, and the same moved by one.
+
+    Any window can be had without those before it, so a run can resume in the middle of an epoch.
+    """
+
+    rows: NDArray[np.integer]  # (B, columns): row b holds the b-th consecutive piece of the corpus
+    bptt_length: int
+    drop_last: bool
+
+    def __len__(self) -> int:
+        targets_per_row = self.rows.shape[1] - 1
+        full = targets_per_row // self.bptt_length
+        return full if self.drop_last else full + (targets_per_row % self.bptt_length > 0)
+
+    def __getitem__(self, k: int) -> Window:
+        start = range(len(self))[k] * self.bptt_length  # the range counts from the end too, and raises IndexError
+        stop = min(start + self.bptt_length, self.rows.shape[1] - 1)
+        inputs = np.array(self.rows[:, start:stop], np.int32)  # (B, T), the last one perhaps shorter
+        targets = np.array(self.rows[:, start + 1 : stop + 1], np.int32)  # (B, T)
+        return inputs, targets
+
+    def __iter__(self) -> Iterator[Window]:
+        return (self[k] for k in range(len(self)))
+
+    @property
+    def tokens_scored(self) -> int:
+        """How many targets one pass over all windows has."""
+        batch_size, columns = self.rows.shape
+        return batch_size * (len(self) * self.bptt_length if self.drop_last else columns - 1)
+
+
+def windows(tokens: NDArray[np.integer], batch_size: int, bptt_length: int, *, drop_last: bool) -> Windows:
+    """Cut `tokens`, shape (n,), into `batch_size` rows of n // batch_size and these into windows of `bptt_length`.
+
+    The rows drop the last n % batch_size tokens. `drop_last=True` also drops a last window shorter than
+    `bptt_length`: training as in the authors' reader. `drop_last=False` delivers it: evaluation.
+    Raises DataError if an option is impossible or the corpus too short for a single window.
+    """
+    if batch_size < 1 or bptt_length < 1:
+        raise DataError(
+            f"batch_size and bptt_length must be at least 1, not batch_size={batch_size} and bptt_length={bptt_length}"
+        )
+    columns = len(tokens) // batch_size
+    rows = tokens[: batch_size * columns].reshape(batch_size, columns)  # (B, columns), a view
+    cut = Windows(rows, bptt_length, drop_last)
+    if columns < 2 or len(cut) == 0:
+        columns_needed = bptt_length + 1 if drop_last else 2
+        raise DataError(
+            f"{len(tokens)} tokens are too few for batch_size={batch_size} and bptt_length={bptt_length}: "
+            f"one window needs {batch_size * columns_needed}"
+        )
+    return cut

@@ -1,0 +1,177 @@
+"""The corpora by name: load_corpus and one small loader for each kind."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from rhn_datasets.files import DataError
+from rhn_datasets.sources import SOURCES, obtain
+from rhn_datasets.tokens import Text, Tokens, cut, read_text, tokenise
+from rhn_datasets.vocabulary import Vocabulary
+
+DataPath = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+Fractions = tuple[float, float, float]
+
+METRICS = {"word": "perplexity", "char": "bits per character", "byte": "bits per byte"}
+DEFAULT_SPLIT: Fractions = (0.9, 0.05, 0.05)
+SPLIT_FILES = ("train.txt", "valid.txt", "test.txt")
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Train, valid and test tokens, each (n,) of the smallest unsigned type and read-only, and their vocabulary."""
+
+    name: str
+    train: Tokens
+    valid: Tokens
+    test: Tokens
+    vocabulary: Vocabulary
+    level: str  # "word", "char" or "byte"
+
+    @property
+    def metric(self) -> str:
+        """What the cross-entropy of this corpus is reported as."""
+        return METRICS[self.level]
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What load_corpus was asked for, checked."""
+
+    name: str
+    data_path: DataPath | None
+    level: str
+    split: Fractions
+    cache: Path
+    download: bool
+
+    def refuse_split(self, reason: str) -> None:
+        if self.split != DEFAULT_SPLIT:
+            raise DataError(f"split={self.split} has no meaning for {self.name}: {reason}")
+
+
+@dataclass(frozen=True)
+class CorpusKind:
+    """What a corpus can be asked for, and how its three texts are read."""
+
+    levels: tuple[str, ...]  # the first is the default
+    read: Callable[[_Request], list[Text]]
+
+
+def load_corpus(
+    name: str,
+    data_path: DataPath | None = None,
+    *,
+    level: str | None = None,
+    split: Sequence[float] = DEFAULT_SPLIT,
+    cache_path: str | os.PathLike[str] | None = None,
+    download: bool = True,
+) -> Corpus:
+    """Load a corpus, ready for batching.
+
+    name       one of CORPORA: ptb, enwik8, text8, text (your own), pydoc (the language reference inside CPython)
+    data_path  ptb, enwik8, text8: folder with the published files or their archive, used before any download;
+               text: one file, a folder with train.txt, valid.txt and test.txt, or a sequence of three files
+    level      "word", "char" or "byte", where the corpus leaves a choice (text: "char", pydoc: "byte" by default)
+    split      fractions of the bytes for train, valid and test, where one text is to be cut
+    cache_path folder for downloads and for the tokens of large corpora; default: rhn_datasets in $XDG_CACHE_HOME
+               or ~/.cache
+    download   whether the network may be used
+
+    Raises DataError, whose message is one sentence for the user.
+    """
+    if name not in CORPORA:
+        close = get_close_matches(str(name), CORPORA, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise DataError(f"there is no corpus {name!r}{hint}; known are {', '.join(CORPORA)}")
+    kind = CORPORA[name]
+    level = kind.levels[0] if level is None else level
+    if level not in kind.levels:
+        raise DataError(f"level={level!r} is not possible for {name}; accepted is {' or '.join(kind.levels)}")
+    if len(split) != 3 or not all(part > 0 for part in split) or not math.isclose(sum(split), 1):
+        raise DataError(f"split={split} must be three positive fractions for train, valid and test that sum to 1")
+    train_part, valid_part, test_part = split
+    cache = Path(cache_path).expanduser() if cache_path is not None else _default_cache()
+
+    try:
+        texts = kind.read(_Request(name, data_path, level, (train_part, valid_part, test_part), cache, download))
+        (train, valid, test), vocabulary = tokenise(texts, level, cache)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{data_path or name} is not UTF-8 text ({error.reason}): use level=byte") from error
+    return Corpus(name, train, valid, test, vocabulary, level)
+
+
+def _read_published(request: _Request) -> list[Text]:
+    """PTB, which is published in three files; enwik8 and text8, of which everyone takes 90, 5 and 5 million bytes."""
+    request.refuse_split("its split is fixed")
+    path = request.data_path
+    if path is not None and not isinstance(path, (str, os.PathLike)):
+        raise DataError(f"data_path={path} must be one folder for {request.name}")
+    folder = Path(path).expanduser() if path is not None else None
+    files = obtain(SOURCES[request.name], folder, request.cache, request.download)
+    return [read_text(file) for file in files] if len(files) == 3 else _split(read_text(files[0]), request)
+
+
+def _read_pydoc(request: _Request) -> list[Text]:
+    """The Python language reference: the text behind help("for"), topic by topic."""
+    if request.data_path is not None:
+        raise DataError("data_path has no meaning for pydoc: its text comes with Python itself")
+    try:
+        from pydoc_data.topics import topics
+    except ImportError as error:
+        raise DataError("this Python comes without pydoc_data.topics: choose another corpus than pydoc") from error
+    return _split(np.frombuffer("".join(topics[name] for name in sorted(topics)).encode(), np.uint8), request)
+
+
+def _read_own(request: _Request) -> list[Text]:
+    """The user's own text."""
+    path = request.data_path
+    if path is None:
+        raise DataError(
+            "the corpus text needs data_path: one file, a folder with train.txt, valid.txt and test.txt, or three files"
+        )
+    if isinstance(path, (str, os.PathLike)):
+        place = Path(path).expanduser()
+        if place.is_file():
+            return _split(read_text(place), request)
+        files = [place / name for name in SPLIT_FILES]
+    else:
+        files = [Path(file).expanduser() for file in path]
+    if len(files) != 3 or not all(file.is_file() for file in files):
+        missing = ", ".join(str(file) for file in files if not file.is_file())
+        raise DataError(
+            f"data_path={path} must be one file, a folder with {', '.join(SPLIT_FILES)}, or three files"
+            + (f": there is no {missing}" if missing else "")
+        )
+    request.refuse_split("train, valid and test are files of their own")
+    return [read_text(file) for file in files]
+
+
+def _split(text: Text, request: _Request) -> list[Text]:
+    """Cut one text at the fractions of its bytes, or as soon after them as no symbol is broken."""
+    train, valid, _ = request.split
+    first, second = (cut(text, round(len(text) * part), request.level) for part in (train, train + valid))
+    splits = [text[:first], text[first:second], text[second:]]
+    if not all(len(part) for part in splits):
+        raise DataError(f"{request.data_path} of {len(text)} bytes is too short to be split into {request.split}")
+    return splits
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rhn_datasets"
+
+
+CORPORA: Mapping[str, CorpusKind] = {
+    "ptb": CorpusKind(("word",), _read_published),
+    "enwik8": CorpusKind(("byte",), _read_published),
+    "text8": CorpusKind(("char",), _read_published),
+    "text": CorpusKind(("char", "word", "byte"), _read_own),
+    "pydoc": CorpusKind(("byte", "char", "word"), _read_pydoc),
+}

@@ -1,0 +1,43 @@
+"""What the other modules share: the error that users see, digests and atomic writes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+
+class DataError(Exception):
+    """A corpus cannot be loaded, or not in the way it was asked for; the message is one sentence for the user."""
+
+
+def digest_of(path: Path, algorithm: str = "sha256") -> str:
+    """Hexadecimal digest of a file, read in small pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary neighbour of `path` for writing; it takes the name `path` only once it is complete.
+
+    Nobody ever sees half a file, and two processes that write the same file at once do not mix.
+    Raises DataError if the disk refuses; any exception inside the block leaves `path` as it was.
+    """
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):  # it has its name already, or could not even be made
+            temporary.unlink()

@@ -1,0 +1,133 @@
+"""Where the published corpora come from, what exactly they are, and how their files are found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from rhn_datasets.download import extract, fetch
+from rhn_datasets.files import DataError, digest_of
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file inside a published archive."""
+
+    path: str  # within the archive
+    size: int  # bytes
+    digest: str  # "sha256:<hexadecimal>", or "md5:…" where nothing better was published
+
+    @property
+    def filename(self) -> str:
+        return PurePosixPath(self.path).name
+
+    def matches(self, file: Path) -> bool:
+        """Whether `file` is there and is, byte for byte, this member."""
+        algorithm, _, expected = self.digest.partition(":")
+        return file.is_file() and file.stat().st_size == self.size and digest_of(file, algorithm) == expected
+
+
+@dataclass(frozen=True)
+class Source:
+    """A published archive and the members that make up the corpus: one file, or train, valid and test."""
+
+    url: str
+    members: tuple[Member, ...]
+    sha256: str | None = None  # of the archive; the members are checked in any case
+    size: int | None = None  # of the archive, in bytes
+
+    @property
+    def archive(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
+SOURCES = {
+    "ptb": Source(
+        url="http://www.fit.vutbr.cz/~imikolov/rnnlm/simple-examples.tgz",
+        members=(
+            Member(
+                "simple-examples/data/ptb.train.txt",
+                5_101_618,
+                "sha256:fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
+            ),
+            Member(
+                "simple-examples/data/ptb.valid.txt",
+                399_782,
+                "sha256:c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2",
+            ),
+            Member(
+                "simple-examples/data/ptb.test.txt",
+                449_945,
+                "sha256:dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
+            ),
+        ),
+    ),
+    "enwik8": Source(
+        url="http://mattmahoney.net/dc/enwik8.zip",
+        members=(
+            Member("enwik8", 100_000_000, "sha256:2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8"),
+        ),
+        sha256="547994d9980ebed1288380d652999f38a14fe291a6247c157c3d33d4932534bc",
+        size=36_445_475,
+    ),
+    "text8": Source(
+        url="http://mattmahoney.net/dc/text8.zip",
+        members=(Member("text8", 100_000_000, "md5:3bea1919949baf155f99411df5fada7e"),),
+        sha256="a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232",
+    ),
+}
+
+
+def obtain(source: Source, data_path: Path | None, cache: Path, download: bool) -> list[Path]:
+    """Paths of the checked members: from `data_path`, an archive in `data_path`, the cache, or the network.
+
+    `data_path` is a folder that holds the files or the archive. Archives are unpacked into `cache`, and downloads
+    arrive there. Raises DataError if a local file is not the published one, or if nothing is found and
+    `download` is False or fails; the message says which file to put where.
+    """
+    wanted = " and ".join(member.filename for member in source.members)
+    advice = f"put {source.archive} (from {source.url}) or {wanted} into {data_path or cache}"
+    if data_path is not None:
+        if not data_path.is_dir():
+            raise DataError(f"data_path={data_path} is not a folder: {advice}, or leave the option out to download")
+        if local := _local_files(source, data_path):
+            return local
+    unpacked = [cache / member.filename for member in source.members]
+    in_cache = all(member.matches(file) for member, file in zip(source.members, unpacked, strict=True))
+    if in_cache:
+        return unpacked
+    for folder in (data_path, cache):
+        if folder is not None and (archive := folder / source.archive).is_file():
+            return _unpack(source, archive, unpacked)
+    if not download:
+        raise DataError(f"{wanted} not found and downloading is switched off: {advice}")
+    archive = cache / source.archive
+    try:
+        fetch(source.url, archive, sha256=source.sha256, size=source.size)
+    except DataError as error:
+        raise DataError(f"{error}; or {advice}") from error
+    try:
+        return _unpack(source, archive, unpacked)
+    except DataError:
+        archive.unlink()  # a server may answer with anything, and the next run shall ask again
+        raise
+
+
+def _unpack(source: Source, archive: Path, files: list[Path]) -> list[Path]:
+    for member, file in zip(source.members, files, strict=True):
+        extract(archive, member.path, file, size=member.size, digest=member.digest)
+    return files
+
+
+def _local_files(source: Source, folder: Path) -> list[Path] | None:
+    """The members as plain files in `folder` or, as the archive lays them out, below it; None if they are not there."""
+    for files in ([folder / m.filename for m in source.members], [folder / m.path for m in source.members]):
+        if all(file.is_file() for file in files):
+            for member, file in zip(source.members, files, strict=True):
+                if not member.matches(file):
+                    raise DataError(
+                        f"{file} is not the published {member.filename} of {member.size:,} bytes with {member.digest}: "
+                        "replace it, or use dataset=text for a text of your own"
+                    )
+            return files
+    return None

@@ -1,0 +1,296 @@
+"""load_corpus: what each corpus contains, where it is looked for, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rhn_datasets
+from rhn_datasets import CORPORA, DataError, load_corpus
+from rhn_datasets.sources import SOURCES, Member, Source
+
+PTB = Path(__file__).parents[3] / "shared" / "data" / "ptb"
+needs_ptb = pytest.mark.skipif(not PTB.is_dir(), reason="the Penn Treebank is licensed text, and not at hand here")
+
+TRAIN, VALID, TEST = b" the cat \n the dog \n", b" a dog \n", b" the cat \n"
+PTB_FILES = {"ptb.train.txt": TRAIN, "ptb.valid.txt": VALID, "ptb.test.txt": TEST}
+PACKED = {f"simple-examples/data/{name}": content for name, content in PTB_FILES.items()}
+ENWIK8 = bytes(range(10, 205)) * 20 + b"\n" * 100  # 4,000 bytes
+
+Pack = Callable[[dict[str, bytes]], bytes]
+Hash = Callable[[bytes], str]
+
+
+@pytest.fixture
+def sources(monkeypatch: pytest.MonkeyPatch, sha256: Hash, make_zip: Pack, server: Any) -> None:
+    """Small corpora take the place of the published ones, on the local server."""
+
+    def member(path: str, content: bytes) -> Member:
+        return Member(path, len(content), f"sha256:{sha256(content)}")
+
+    monkeypatch.setitem(
+        SOURCES,
+        "ptb",
+        Source(server.url("simple-examples.tgz"), tuple(member(path, content) for path, content in PACKED.items())),
+    )
+    server.body = make_zip({"enwik8": ENWIK8})
+    monkeypatch.setitem(
+        SOURCES,
+        "enwik8",
+        Source(server.url("enwik8.zip"), (member("enwik8", ENWIK8),), sha256(server.body), len(server.body)),
+    )
+
+
+@needs_ptb
+def test_the_penn_treebank_has_its_published_counts() -> None:
+    corpus = load_corpus("ptb", PTB, download=False)
+    assert (len(corpus.train), len(corpus.valid), len(corpus.test)) == (929_589, 73_760, 82_430)
+    assert len(corpus.vocabulary) == 10_000
+    assert corpus.vocabulary.symbols[:4] == ("the", "<unk>", "<eos>", "N")
+    assert corpus.train.dtype == np.uint16
+    assert (corpus.level, corpus.metric) == ("word", "perplexity")
+    assert len(np.unique(corpus.train)) == 10_000
+    first_line = (PTB / "ptb.test.txt").read_text().splitlines()[0]
+    assert corpus.vocabulary.decode(corpus.test[:8]) == first_line.strip() + "\nbut"
+
+
+@pytest.mark.usefixtures("sources")
+@pytest.mark.parametrize("layout", ["files", "unpacked archive", "archive"])
+def test_ptb_is_found_in_every_layout(layout: str, tmp_path: Path, make_tgz: Pack, server: Any) -> None:
+    if layout == "archive":
+        (tmp_path / "simple-examples.tgz").write_bytes(make_tgz({f"./{path}": text for path, text in PACKED.items()}))
+    for name, content in (PTB_FILES if layout == "files" else PACKED if layout != "archive" else {}).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    corpus = load_corpus("ptb", tmp_path, cache_path=tmp_path / "cache", download=False)
+    assert corpus.vocabulary.symbols == ("<eos>", "the", "cat", "dog", "<unk>")
+    np.testing.assert_array_equal(corpus.train, [1, 2, 0, 1, 3, 0])
+    np.testing.assert_array_equal(corpus.valid, [4, 3, 0])
+    assert (tmp_path / "cache").exists() == (layout == "archive")
+    assert server.ranges == []
+
+
+@pytest.mark.usefixtures("sources")
+def test_a_changed_local_file_is_refused(tmp_path: Path) -> None:
+    for name, content in PTB_FILES.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "ptb.valid.txt").write_bytes(VALID.upper())
+    with pytest.raises(DataError, match=r"ptb.valid.txt is not the published ptb.valid.txt of 8 bytes with sha256:"):
+        load_corpus("ptb", tmp_path, download=False)
+
+
+@pytest.mark.usefixtures("sources")
+def test_enwik8_is_downloaded_once_and_split_90_5_5(tmp_path: Path, server: Any) -> None:
+    for _ in range(2):
+        corpus = load_corpus("enwik8", cache_path=tmp_path / "cache")
+        assert (len(corpus.train), len(corpus.valid), len(corpus.test)) == (3_600, 200, 200)
+        assert len(corpus.vocabulary) == 195
+        assert corpus.train.dtype == np.uint8
+        assert (corpus.level, corpus.metric) == ("byte", "bits per byte")
+        symbols = np.array([ord(symbol) for symbol in corpus.vocabulary.symbols])
+        assert (np.diff(symbols) > 0).all()
+        assert bytes(symbols[np.concatenate([corpus.train, corpus.valid, corpus.test])].tolist()) == ENWIK8
+    assert len(server.ranges) == 1
+
+
+@pytest.mark.usefixtures("sources")
+@pytest.mark.parametrize("name", ["enwik8", "enwik8.zip"])
+def test_a_local_enwik8_is_used_instead_of_a_download(name: str, tmp_path: Path, server: Any) -> None:
+    (tmp_path / name).write_bytes(ENWIK8 if name == "enwik8" else server.body)
+    assert len(load_corpus("enwik8", tmp_path, cache_path=tmp_path / "cache").train) == 3_600
+    assert server.ranges == []
+
+
+def test_text8_has_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b" abcdefghijklmnopqrstuvwxyz" * 20
+    member = Member("text8", len(content), f"md5:{hashlib.md5(content).hexdigest()}")
+    monkeypatch.setitem(SOURCES, "text8", replace(SOURCES["text8"], members=(member,)))
+    (tmp_path / "text8").write_bytes(content)
+    corpus = load_corpus("text8", tmp_path, download=False)
+    assert (len(corpus.train), len(corpus.valid), len(corpus.test)) == (486, 27, 27)
+    assert "".join(corpus.vocabulary.symbols) == " abcdefghijklmnopqrstuvwxyz"
+    assert (corpus.level, corpus.metric) == ("char", "bits per character")
+
+
+@pytest.mark.usefixtures("sources")
+@pytest.mark.parametrize("folder", ["here", None])
+def test_offline_it_says_which_file_to_put_where(folder: str | None, tmp_path: Path) -> None:
+    data_path = None
+    if folder:
+        data_path = tmp_path / folder
+        data_path.mkdir()
+    cache = tmp_path / "cache"
+    where = f"put enwik8.zip \\(from http://.*/enwik8.zip\\) or enwik8 into {data_path or cache}"
+    with pytest.raises(DataError, match=where):
+        load_corpus("enwik8", data_path, cache_path=cache, download=False)
+    if data_path is None:  # what the message says works
+        cache.mkdir()
+        (cache / "enwik8").write_bytes(ENWIK8)
+        assert len(load_corpus("enwik8", cache_path=cache, download=False).test) == 200
+
+
+@pytest.mark.usefixtures("sources")
+def test_a_failed_download_says_which_file_to_put_where(tmp_path: Path, server: Any) -> None:
+    server.faults = ["404"]
+    with pytest.raises(DataError, match=f"404 Not Found; or put enwik8.zip .* or enwik8 into {tmp_path}"):
+        load_corpus("enwik8", cache_path=tmp_path)
+
+
+@pytest.mark.usefixtures("sources")
+def test_a_server_that_sends_something_else_is_asked_again_next_time(
+    tmp_path: Path, make_tgz: Pack, server: Any
+) -> None:
+    server.body = b"<html>Please log in to this network</html>"
+    with pytest.raises(DataError, match=r"cannot read .*simple-examples\.tgz"):
+        load_corpus("ptb", cache_path=tmp_path)
+    server.body = make_tgz(PACKED)
+    assert len(load_corpus("ptb", cache_path=tmp_path).train) == 6
+
+
+def test_a_data_path_that_is_not_there_is_not_replaced_by_a_download(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data_path=.*typo is not a folder: put simple-examples\.tgz"):
+        load_corpus("ptb", tmp_path / "typo")
+
+
+def test_a_large_corpus_costs_little_memory(tmp_path: Path) -> None:
+    """100 MB, as enwik8, from nothing to tokens and back from the cache, in less than 0.3 GB."""
+    block = np.random.default_rng(0).integers(50, 255, 1_000_000, dtype=np.uint8).tobytes()
+    with (tmp_path / "enwik8").open("wb") as file:
+        file.writelines(block for _ in range(100))
+    program = """
+import dataclasses, sys
+from pathlib import Path
+from rhn_datasets import load_corpus
+from rhn_datasets.files import digest_of
+from rhn_datasets.sources import SOURCES
+
+folder = Path(sys.argv[1])
+published = SOURCES["enwik8"]
+member = dataclasses.replace(published.members[0], digest="sha256:" + digest_of(folder / "enwik8"))
+SOURCES["enwik8"] = dataclasses.replace(published, members=(member,))
+for _ in range(2):
+    corpus = load_corpus("enwik8", folder, cache_path=folder / "cache", download=False)
+    assert (len(corpus.train), len(corpus.valid), len(corpus.test)) == (90_000_000, 5_000_000, 5_000_000)
+    assert len(corpus.vocabulary) == 205
+print(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
+"""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the peak of the resident memory of one process is read from /proc")
+    environment = os.environ | {"PYTHONPATH": str(Path(rhn_datasets.__file__).parents[1])}
+    arguments = [sys.executable, "-c", program, str(tmp_path)]
+    result = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+    shutil.rmtree(tmp_path)  # 200 MB, which pytest would keep
+    assert result.returncode == 0, result.stderr
+    kilobytes = int(result.stdout.split()[1])
+    assert kilobytes < 300_000  # 155,000 measured: Python, NumPy and 100 MB of mapped pages, which the system may drop
+
+
+def test_pydoc_comes_from_python_itself() -> None:
+    corpus = load_corpus("pydoc")
+    text = "".join(topics[name] for name in sorted(topics)).encode()
+    assert [len(part) for part in (corpus.train, corpus.valid, corpus.test)] == [
+        round(len(text) * 0.9),
+        round(len(text) * 0.95) - round(len(text) * 0.9),
+        len(text) - round(len(text) * 0.95),
+    ]
+    assert corpus.vocabulary.decode(corpus.train[:2000]) == text[:2000].decode()
+    assert corpus.metric == "bits per byte"
+    assert load_corpus("pydoc", level="word", split=(0.8, 0.1, 0.1)).metric == "perplexity"
+
+
+@pytest.mark.parametrize("level", ["word", "char", "byte"])
+def test_own_text_in_one_file(level: str, tmp_path: Path) -> None:
+    content = "one twö three\nfour ☃ six\n" * 40
+    (tmp_path / "own.txt").write_text(content, encoding="utf-8")
+    corpus = load_corpus("text", tmp_path / "own.txt", level=level, split=(0.5, 0.25, 0.25))
+    assert corpus.vocabulary.decode(np.concatenate([corpus.train, corpus.valid, corpus.test])) == content
+    assert len(corpus.train) == pytest.approx(2 * len(corpus.valid), abs=3)
+    assert corpus.level == level
+    assert "<unk>" not in corpus.vocabulary.symbols
+
+
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_own_text_in_three_files(as_folder: bool, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("train.txt", "valid.txt", "test.txt")]
+    for file, content in zip(files, ("abcabc", "abz", "ca"), strict=True):
+        file.write_text(content)
+    corpus = load_corpus("text", tmp_path if as_folder else files)
+    assert corpus.vocabulary.symbols == ("a", "b", "c", "<unk>")
+    np.testing.assert_array_equal(corpus.valid, [0, 1, 3])
+    np.testing.assert_array_equal(corpus.test, [2, 0])
+    assert corpus.metric == "bits per character"
+
+
+def test_own_text_that_is_not_utf8_is_told_of_the_byte_level(tmp_path: Path) -> None:
+    (tmp_path / "latin.txt").write_bytes("déjà vu ".encode("latin-1") * 20)
+    with pytest.raises(DataError, match=r"latin.txt is not UTF-8 text \(.*\): use level=byte"):
+        load_corpus("text", tmp_path / "latin.txt")
+    assert len(load_corpus("text", tmp_path / "latin.txt", level="byte").train) == 144
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("enwiki8",), {}, r"there is no corpus 'enwiki8' \(did you mean enwik8\?\); known are ptb, enwik8, text8"),
+        (("ptb",), {"level": "char"}, "level='char' is not possible for ptb; accepted is word"),
+        (("pydoc",), {"level": "line"}, "level='line' is not possible for pydoc; accepted is byte or char or word"),
+        (("pydoc",), {"split": (0.9, 0.1)}, "must be three positive fractions"),
+        (("pydoc",), {"split": (0.9, 0.1, 0.1)}, "must be three positive fractions .* that sum to 1"),
+        (("pydoc",), {"split": (1.0, 0.0, 0.0)}, "must be three positive fractions"),
+        (("pydoc", "here"), {}, "data_path has no meaning for pydoc"),
+        (("enwik8",), {"split": (0.8, 0.1, 0.1)}, "has no meaning for enwik8: its split is fixed"),
+        (("ptb", ["a", "b", "c"]), {}, "must be one folder for ptb"),
+        (("text",), {}, "the corpus text needs data_path"),
+        (("text", "nowhere"), {}, "must be one file, a folder .*: there is no nowhere.train.txt, nowhere.valid.txt"),
+        (("text", [__file__, __file__]), {}, "must be one file, a folder with .*, or three files$"),
+        (("text", [__file__] * 3), {"split": (0.8, 0.1, 0.1)}, "train, valid and test are files of their own"),
+    ],
+)
+def test_what_is_impossible_is_refused_with_one_sentence(
+    arguments: tuple[Any, ...], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        load_corpus(*arguments, **options)
+
+
+def test_a_text_too_short_for_its_split(tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("word")
+    with pytest.raises(DataError, match=r"short.txt of 4 bytes is too short to be split"):
+        load_corpus("text", tmp_path / "short.txt")
+
+
+def test_the_names_are_those_of_the_documentation() -> None:
+    assert list(CORPORA) == ["ptb", "enwik8", "text8", "text", "pydoc"]
+
+
+def test_published_checks_are_the_known_ones() -> None:
+    """The numbers that others have published for these files: a slip of the keyboard must not change them."""
+    assert SOURCES["enwik8"].size == 36_445_475
+    assert SOURCES["enwik8"].sha256.startswith("547994d9980ebed1")
+    assert SOURCES["text8"].sha256.startswith("a6640522afe85d19")
+    assert SOURCES["text8"].members[0] == Member("text8", 10**8, "md5:3bea1919949baf155f99411df5fada7e")
+    assert [member.size for member in SOURCES["ptb"].members] == [5_101_618, 399_782, 449_945]
+    assert replace(SOURCES["ptb"], url="http://elsewhere/a.tgz").archive == "a.tgz"
+
+
+def test_the_import_needs_numpy_only() -> None:
+    program = """
+import sys
+for name in ("requests", "tqdm", "filelock"):
+    sys.modules[name] = None
+import rhn_datasets
+rhn_datasets.load_corpus("pydoc")
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(rhn_datasets.__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)

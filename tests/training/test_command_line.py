@@ -1,0 +1,151 @@
+"""The command as its user types it, with the reference as backend."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import rhn
+
+TEXT = "the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs.\n" * 30
+TINY = [
+    "dataset=text",
+    "hidden_size=6",
+    "recurrence_depth=2",
+    "batch_size=4",
+    "bptt_length=10",
+    "epochs=2",
+    "progress=False",
+]
+PROGRAM = "from rhn.training.experiment import run; run('reference')"
+
+RUN = ["with", *TINY, "run=r"]
+
+CommandLine = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture
+def command_line(tmp_path: Path, text_file: Path) -> CommandLine:
+    """Runs the training command of the reference backend in a folder of its own."""
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", PROGRAM, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
+
+    return run
+
+
+def test_train_leaves_a_complete_run_folder(command_line: CommandLine, tmp_path: Path) -> None:
+    result = command_line(*RUN, "data_path=text.txt")
+    assert result.returncode == 0, result.stderr
+    assert "parameters" in result.stdout
+    assert "test (batch 1): bits per character" in result.stdout
+    folder = tmp_path / "runs" / "r"
+    assert {path.name for path in folder.iterdir()} == {
+        "options.json",
+        "metrics.jsonl",
+        "best.safetensors",
+        "last.safetensors",
+        "summary.json",
+        "curves.png",
+        "sample.txt",
+    }
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert rows[1]["train_nats"] < rows[0]["train_nats"]
+    parameters, metadata = rhn.load_checkpoint(folder / "best.safetensors")
+    rhn.check_parameters(rhn.RHNConfig(**metadata["config"]), parameters)
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+    summary = json.loads((folder / "summary.json").read_text())
+    again = command_line("evaluate", "with", "checkpoint=runs/r/best.safetensors", "progress=False")
+    assert f"bits per character {summary['test']['value']:.4g}" in again.stdout, again.stderr
+
+
+def test_the_same_seed_gives_the_same_run(command_line: CommandLine, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert command_line("with", *TINY, "data_path=text.txt", "epochs=1", f"run={name}").returncode == 0
+    a, b = (rhn.load_checkpoint(tmp_path / "runs" / name / "last.safetensors")[0] for name in ("a", "b"))
+    assert all((a[name] == b[name]).all() for name in a)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["hidden_size=0"], "hidden_size=0 is not accepted"),
+        (["drop_x=1.5"], "drop_embedding=1.5 is not accepted"),
+        (["epochz=3"], "did you mean 'epochs'"),
+        (["dataset=ptbb"], "did you mean ptb"),
+        (["dataset=text", "data_path=nowhere.txt"], "nowhere.txt"),
+        (["dataset=pydoc", "vocab_size=7"], "vocab_size=7 is not accepted"),
+        (["dataset=pydoc", "device=abacus"], "device='abacus'"),
+        (["dataset=pydoc", "dtype=float8"], "dtype='float8'"),
+        (["other_bias=none"], "other_bias='none' is not accepted"),
+        (["embedding_size=7"], "embedding_size=7 is not accepted with tie_weights=True"),
+    ],
+)
+def test_bad_input_gets_one_sentence(command_line: CommandLine, tmp_path: Path, words: list[str], message: str) -> None:
+    result = command_line("with", *words)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "runs").exists()  # refused before anything is written
+
+
+def test_an_existing_run_is_not_overwritten(command_line: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "r").mkdir(parents=True)
+    (tmp_path / "runs" / "r" / "precious").touch()
+    result = command_line(*RUN, "data_path=text.txt")
+    assert result.returncode == 1
+    assert "is not empty" in result.stderr
+
+
+def test_evaluate_without_a_checkpoint_says_so(command_line: CommandLine) -> None:
+    assert "evaluate needs the file of a checkpoint" in command_line("evaluate").stderr
+
+
+def test_a_diverging_run_stops_and_says_where(command_line: CommandLine) -> None:
+    result = command_line(*RUN, "data_path=text.txt", "learning_rate=1e300", "max_grad_norm=1e300")
+    assert result.returncode == 1
+    assert "gradient norm" in result.stderr
+    assert "step" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_leaves(tmp_path: Path, text_file: Path, number: signal.Signals) -> None:
+    words = ["with", *TINY, "data_path=text.txt", "run=r", "epochs=100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    metrics = tmp_path / "runs" / "r" / "metrics.jsonl"
+    for _ in range(600):
+        if metrics.exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert "stopped at step" in out
+    assert "Traceback" not in err
+    _, metadata = rhn.load_checkpoint(tmp_path / "runs" / "r" / "last.safetensors")
+    assert metadata["progress"]["step"] > 0
+
+
+def test_print_config_shows_what_the_authors_command_line_asks_for(command_line: CommandLine) -> None:
+    result = command_line("print_config", "with", "ptb_sota", "depth=20")
+    assert result.returncode == 0
+    assert "recurrence_depth = 20" in result.stdout
