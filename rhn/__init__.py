@@ -10,6 +10,7 @@ from rhn.backend import Backend, Model, installed_backends, load_backend
 from rhn.spec.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import DropRates, VariationalMasks, sample_masks
+from rhn.spec.optimizers import Optimizer
 from rhn.spec.parameters import check_parameters, initial_parameters, parameter_count, parameter_shapes
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "CheckpointError",
     "DropRates",
     "Model",
+    "Optimizer",
     "RHNConfig",
     "VariationalMasks",
     "check_parameters",

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks
+from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 
 ENTRY_POINT_GROUP = "rhn.backends"
 
@@ -56,7 +57,7 @@ class Model(Protocol):
         weight_decay: float,
         max_grad_norm: float,
     ) -> tuple[Any, list[Any]]:
-        """One step of clipped SGD in place; loss as in `gradients` and state stay on the device."""
+        """One step of the optimiser in place; loss as in `gradients` and state stay on the device."""
         ...
 
     def evaluate_step(
@@ -65,8 +66,26 @@ class Model(Protocol):
         """Negative log-likelihood in nats summed over the window and the batch, and the state, on the device."""
         ...
 
+    def log_likelihoods(
+        self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
+    ) -> tuple[Any, list[Any]]:
+        """Log-likelihood (B, T) of every target in nats, and the state, on the device."""
+        ...
+
     def parameters(self) -> dict[str, NDArray]:
         """All tensors by the names of `rhn.spec.parameters`, as NumPy copies."""
+        ...
+
+    def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
+        """Replace all tensors by copies of `parameters`."""
+        ...
+
+    def optimizer_state(self) -> OptimizerState:
+        """What the optimiser remembers, as NumPy copies; see `rhn.spec.optimizers`."""
+        ...
+
+    def load_optimizer_state(self, state: OptimizerState) -> None:
+        """Replace what the optimiser remembers; with "averaged_steps" in it, averaging is on from here on."""
         ...
 
     def zero_state(self, batch_size: int) -> list[Any]:
@@ -85,7 +104,12 @@ class Backend(Protocol):
     name: str
 
     def build(
-        self, config: RHNConfig, parameters: Mapping[str, NDArray], dtype: str = "float32", device: str | None = None
+        self,
+        config: RHNConfig,
+        parameters: Mapping[str, NDArray],
+        dtype: str = "float32",
+        device: str | None = None,
+        optimizer: Optimizer = PAPER_SGD,
     ) -> Model:
         """A model with a copy of `parameters`.
 
@@ -94,6 +118,7 @@ class Backend(Protocol):
             parameters: as `rhn.initial_parameters` or a checkpoint gives them.
             dtype: "float32" or "float64", of parameters, states and results.
             device: "cpu", "gpu", or None for the framework's own choice.
+            optimizer: what `train_step` does with the gradients.
 
         Raises:
             ValueError: parameters do not fit, or dtype or device is not available.

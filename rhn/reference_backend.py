@@ -12,19 +12,22 @@ from rhn.backend import State
 from rhn.spec import reference
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks
-from rhn.spec.parameters import check_parameters, parameter_count
+from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
+from rhn.spec.parameters import Parameters, check_parameters, parameter_count, parameter_shapes
 
 
 class ReferenceModel:
     """See `rhn.backend.Model`. Computes in float64 whatever `dtype` says and rounds only what it returns."""
 
-    def __init__(self, config: RHNConfig, parameters: Mapping[str, NDArray], dtype: str) -> None:
-        check_parameters(config, parameters)
+    def __init__(self, config: RHNConfig, parameters: Mapping[str, NDArray], dtype: str, optimizer: Optimizer) -> None:
         self.config = config
         self.parameter_count = parameter_count(config)
         self.last_grad_norm = 0.0
         self._dtype = np.dtype(dtype)
-        self._parameters = {name: np.array(value, dtype=np.float64) for name, value in parameters.items()}
+        self._optimizer = optimizer
+        self._parameters: Parameters = {}
+        self._optimizer_state: OptimizerState = {}
+        self.load_parameters(parameters)
 
     def forward(
         self, tokens: ArrayLike, state: State | None = None, masks: VariationalMasks | None = None
@@ -55,11 +58,20 @@ class ReferenceModel:
         weight_decay: float,
         max_grad_norm: float,
     ) -> tuple[Any, list[Any]]:
+        in_loss = 0.0 if self._optimizer.decoupled_weight_decay else weight_decay
         loss, grads, new_state = reference.gradients(
-            self.config, self._parameters, tokens, targets, state, masks, weight_decay
+            self.config, self._parameters, tokens, targets, state, masks, in_loss
         )
         self.last_grad_norm = reference.global_norm(grads)
-        self._parameters = reference.sgd_update(self._parameters, grads, learning_rate, max_grad_norm)
+        self._parameters, self._optimizer_state = reference.update(
+            self._optimizer,
+            self._parameters,
+            grads,
+            self._optimizer_state,
+            learning_rate,
+            weight_decay,
+            max_grad_norm,
+        )
         return loss, new_state
 
     def evaluate_step(
@@ -70,6 +82,17 @@ class ReferenceModel:
 
     def parameters(self) -> dict[str, NDArray]:
         return {name: value.astype(self._dtype) for name, value in self._parameters.items()}
+
+    def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
+        check_parameters(self.config, parameters)
+        # In the canonical order, whatever a file's is: the rounding of the gradient norm depends on it.
+        self._parameters = {name: np.array(parameters[name], np.float64) for name in parameter_shapes(self.config)}
+
+    def optimizer_state(self) -> OptimizerState:
+        return {name: np.array(value) for name, value in self._optimizer_state.items()}
+
+    def load_optimizer_state(self, state: OptimizerState) -> None:
+        self._optimizer_state = {name: np.array(value) for name, value in state.items()}
 
     def zero_state(self, batch_size: int) -> list[Any]:
         return reference.zero_state(self.config, batch_size)
@@ -87,13 +110,18 @@ class ReferenceBackend:
     name = "reference"
 
     def build(
-        self, config: RHNConfig, parameters: Mapping[str, NDArray], dtype: str = "float32", device: str | None = None
+        self,
+        config: RHNConfig,
+        parameters: Mapping[str, NDArray],
+        dtype: str = "float32",
+        device: str | None = None,
+        optimizer: Optimizer = PAPER_SGD,
     ) -> ReferenceModel:
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype={dtype!r} is not accepted: it must be float32 or float64")
         if device not in (None, "cpu"):
             raise ValueError(f"device={device!r} is not available to the reference: it must be cpu or None")
-        return ReferenceModel(config, parameters, dtype)
+        return ReferenceModel(config, parameters, dtype, optimizer)
 
     def describe(self) -> dict[str, str]:
         return {"numpy": np.__version__, "device": "cpu"}

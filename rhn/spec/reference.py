@@ -1,4 +1,4 @@
-"""The specification, executable: forward, loss, hand-derived backward and one SGD step in float64 NumPy.
+"""The specification, executable: forward, loss, hand-derived backward and training step in float64 NumPy.
 
 Written for reading. Row vectors, `*` elementwise, `@` matrix product. Shapes: B batch, T time, V vocabulary,
 E embedding, H hidden, L micro-steps, G gates. The forward accepts complex parameters, so that its derivative can be
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import NO_MASKS, VariationalMasks, check_masks, check_tokens
+from rhn.spec.optimizers import Optimizer, OptimizerState
 from rhn.spec.parameters import Parameters, check_parameters
 
 Array = NDArray[Any]  # real or complex floats
@@ -192,7 +193,7 @@ def forward(
 
     Args:
         config: the architecture.
-        parameters: as `parameter_shapes` names them, real or complex.
+        parameters: as `parameter_shapes` names them, real or complex; computed with in double precision.
         tokens: (B, T) integers below V.
         state: before the window, per layer (B, H); None is zero.
         masks: None drops nothing.
@@ -298,6 +299,47 @@ def sgd_update(
     return {name: parameters[name] - learning_rate * scale * g for name, g in grads.items()}
 
 
+def update(
+    optimizer: Optimizer,
+    parameters: Mapping[str, Array],
+    grads: Mapping[str, Array],
+    state: OptimizerState,
+    learning_rate: float,
+    weight_decay: float,
+    max_grad_norm: float,
+) -> tuple[Parameters, OptimizerState]:
+    """New parameters and optimiser state after one step.
+
+    `grads` hold the weight decay unless it is decoupled. They are scaled as in `sgd_update` first.
+    """
+    shrink = weight_decay if optimizer.decoupled_weight_decay else 0.0
+    new_state = dict(state)
+    if optimizer.name == "sgd":
+        stepped = sgd_update(parameters, grads, learning_rate, max_grad_norm)
+        new = {name: p * (1.0 - shrink) for name, p in stepped.items()}
+    else:
+        new = {}
+        scale = max_grad_norm / max(global_norm(grads), max_grad_norm)
+        step = int(state.get("step", 0)) + 1
+        new_state["step"] = np.array(step)
+        for name, p in parameters.items():
+            g = scale * grads[name]
+            mean = optimizer.beta1 * state.get(f"mean.{name}", 0.0) + (1 - optimizer.beta1) * g
+            square = optimizer.beta2 * state.get(f"square.{name}", 0.0) + (1 - optimizer.beta2) * g * g
+            new_state[f"mean.{name}"], new_state[f"square.{name}"] = mean, square
+            mean_unbiased = mean / (1 - optimizer.beta1**step)
+            square_unbiased = square / (1 - optimizer.beta2**step)
+            decayed = p * (1.0 - learning_rate * shrink)
+            new[name] = decayed - learning_rate * mean_unbiased / (np.sqrt(square_unbiased) + optimizer.epsilon)
+    if "averaged_steps" in state:
+        steps = int(state["averaged_steps"]) + 1
+        new_state["averaged_steps"] = np.array(steps)
+        for name, p in new.items():
+            before = state.get(f"average.{name}", 0.0)
+            new_state[f"average.{name}"] = before + (p - before) / steps
+    return new, new_state
+
+
 def _forward(
     config: RHNConfig,
     parameters: Mapping[str, Array],
@@ -310,7 +352,7 @@ def _forward(
     masks = NO_MASKS if masks is None else masks
     check_masks(config, masks, *tokens.shape)
     state = check_state(config, zero_state(config, len(tokens)) if state is None else state, len(tokens))
-    p = {name: np.asarray(value) for name, value in parameters.items()}
+    p = {name: np.asarray(value, np.result_type(value, np.float64)) for name, value in parameters.items()}
 
     x = p["embedding"][tokens]  # (B, T, E)
     if masks.embedding is not None:

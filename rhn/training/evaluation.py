@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from rhn.backend import Model
-from rhn_datasets import windows
+from rhn_datasets import Corpus, windows
 
 UNITS = {"word": "perplexity", "char": "bits per character", "byte": "bits per byte"}
 
@@ -91,3 +92,14 @@ def score_of_windows(nll: NDArray[np.float64], counts: NDArray[np.integer], leve
     n = len(nll)
     error = math.sqrt(n / (n - 1) * float((residual**2).sum())) / tokens if n > 1 else math.nan
     return Score(nats, error, tokens, level)
+
+
+def score_full_streams(model: Model, corpus: Corpus, show_progress: bool) -> dict[str, Score]:
+    """Score the validation and the test part of `corpus` at batch 1, and print the scores."""
+    scores = {}
+    for name in ("valid", "test"):
+        tokens = getattr(corpus, name)
+        with tqdm(total=len(tokens) - 1, desc=name, unit=" tokens", leave=False, disable=not show_progress) as bar:
+            scores[name] = evaluate(model, tokens, corpus.level, progress=bar.update)
+        print(f"  {name} (batch 1): {scores[name]}")
+    return scores

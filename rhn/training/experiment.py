@@ -16,9 +16,14 @@ with warnings.catch_warnings():
     from sacred import SETTINGS, Experiment
     from sacred.run import Run
 
-from rhn.training import commands
-from rhn.training.options import OptionError, translate_arguments
+from rhn.training.evaluate_command import evaluate_checkpoint
+from rhn.training.options import OptionError, RunInterruptedError, translate_arguments
 from rhn.training.recipes import RECIPES
+from rhn.training.train_command import train as train_model
+from rhn_datasets import DataError
+
+# What the user can mend; the message is one sentence. Ours are among them: OptionError, CheckpointError, DivergedError.
+USER_ERRORS = (DataError, ImportError, ValueError, OSError, ArithmeticError)
 
 SETTINGS["CAPTURE_MODE"] = "sys"  # capturing file descriptors would swallow the progress bar
 
@@ -43,10 +48,18 @@ def defaults() -> None:
     batch_size = 20  # streams that are read side by side
     bptt_length = 35  # time steps of a window, as far as gradients reach back
     epochs = 500  # passes over the training data
-    learning_rate = 0.2  # of clipped SGD; belongs to a loss summed over time
-    lr_decay = 1.02  # the rate is divided by this every epoch from decay_after on
+    optimizer = "sgd"  # sgd or adam
+    beta1 = 0.9  # of adam: decay of the mean of gradients
+    beta2 = 0.999  # of adam: decay of the mean of squared gradients
+    epsilon = 1e-8  # of adam: added to the root of the latter
+    learning_rate = 0.2  # of the first epoch; 0.2 belongs to SGD on a loss summed over time
+    schedule = "exponential"  # of the rate: exponential (the paper's), constant, cosine or plateau
+    lr_decay = 1.02  # the rate is divided by this every epoch from decay_after on, or at every plateau
     decay_after = 20  # the first decayed epoch, counted from 0
+    plateau_patience = 3  # epochs without a better validation score that make a plateau
+    average_after = None  # NT-ASGD: average the weights once validation is worse than this many epochs before
     weight_decay = 1e-7  # adds 0.5 * weight_decay * |parameters|^2 to the loss that is differentiated
+    decoupled_weight_decay = False  # instead: shrink the weights beside the step (AdamW; with sgd as in Torch7)
     max_grad_norm = 10.0  # gradients with a larger global norm are scaled down to it
     share_gate_masks = True  # one dropout mask for all gates; otherwise one per gate
     drop_embedding = 0.25  # probability of dropping a word type from a window
@@ -59,8 +72,12 @@ def defaults() -> None:
     device = None  # cpu, gpu, or None: what the framework prefers
     runs_path = "runs"  # where run folders are made
     run = None  # name of this run's folder; None: backend, data and time
-    checkpoint = None  # evaluate: the checkpoint file, of any backend
+    resume = None  # folder of a run to go on with, with its options
+    max_steps = None  # stop after this many training steps in all, ready to resume
+    max_minutes = None  # stop after this many minutes, ready to resume
+    patience = None  # stop after this many epochs without a better validation score
     checkpoint_minutes = 10.0  # how often to save within an epoch
+    checkpoint = None  # evaluate: the checkpoint file, of any backend
     progress = True  # draw progress bars
 
 
@@ -74,16 +91,19 @@ def create_experiment(backend: str) -> Experiment:
     for name, recipe in RECIPES.items():
         ex.add_named_config(name, recipe)
 
+    def given(run: Run) -> dict[str, Any]:
+        """The options that the user gave, by name or in a named config."""
+        return {name: run.config[name] for name in run.config_modifications.modified}
+
     @ex.main
-    def train(_config: Mapping[str, Any], _run: Run) -> float:
-        """Train a model, then score it."""
-        return _user_errors(commands.train, backend, _config, _run.log_scalar)
+    def train(_config: Mapping[str, Any], _run: Run) -> float | None:
+        """Train a model, then score it; with `resume`, go on with a run."""
+        return _user_errors(train_model, backend, _config, given(_run), _run.log_scalar)
 
     @ex.command
     def evaluate(_config: Mapping[str, Any], _run: Run) -> dict[str, float]:
         """Score `checkpoint`, written by any backend, on its data; options given here replace those of its run."""
-        given = {name: _config[name] for name in _run.config_modifications.modified}
-        return _user_errors(commands.evaluate_checkpoint, backend, _config, given)
+        return _user_errors(evaluate_checkpoint, backend, _config, given(_run))
 
     return ex
 
@@ -104,8 +124,8 @@ def _user_errors(command: Callable[..., Any], *arguments: Any) -> Any:
     """Run a command; what is the user's to mend ends the process with its one sentence, not with a traceback."""
     try:
         return command(*arguments)
-    except commands.USER_ERRORS as error:
+    except USER_ERRORS as error:
         sys.exit(f"error: {error}")
-    except commands.RunInterruptedError as stop:
+    except RunInterruptedError as stop:
         print(stop)
         sys.exit(stop.exit_status)

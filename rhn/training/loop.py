@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from tqdm import tqdm
 from rhn.backend import Model
 from rhn.spec.masks import DropRates, VariationalMasks, as_rates, sample_masks
 from rhn.training.evaluation import UNITS, evaluate, in_units
-from rhn.training.options import OptionError
-from rhn_datasets import Corpus, Windows, windows
+from rhn.training.options import OptionError, pick
+from rhn.training.schedules import SCHEDULES, Schedule, averaging_is_due, epochs_since_best
+from rhn_datasets import Corpus, windows
 
 SECONDS_BETWEEN_READINGS = 1.0  # reading a loss waits for the device, so it is done at most this often
 
@@ -37,9 +39,13 @@ class TrainingOptions:
     batch_size: int
     bptt_length: int
     epochs: int
+    schedule: str
     learning_rate: float
     lr_decay: float
     decay_after: int
+    plateau_patience: int
+    patience: int | None
+    average_after: int | None
     weight_decay: float
     max_grad_norm: float
     drop_embedding: float
@@ -48,15 +54,24 @@ class TrainingOptions:
     drop_output: float
     seed: int
     checkpoint_minutes: float
+    max_steps: int | None
+    max_minutes: float | None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "bptt_length", "epochs"):
-            _require(name, getattr(self, name), isinstance(getattr(self, name), int), 1, "an integer of at least 1")
+        if self.schedule not in SCHEDULES:
+            raise OptionError(f"schedule={self.schedule!r} is not accepted: it must be one of {', '.join(SCHEDULES)}")
+        for name in ("batch_size", "bptt_length", "epochs", "plateau_patience"):
+            _require(name, getattr(self, name), _is_integer, 1, "an integer of at least 1")
         for name in ("decay_after", "seed"):
-            _require(name, getattr(self, name), isinstance(getattr(self, name), int), 0, "an integer of at least 0")
+            _require(name, getattr(self, name), _is_integer, 0, "an integer of at least 0")
+        for name in ("patience", "average_after", "max_steps"):
+            if getattr(self, name) is not None:
+                _require(name, getattr(self, name), _is_integer, 1, "an integer of at least 1, or None")
         for name in ("learning_rate", "lr_decay", "max_grad_norm", "checkpoint_minutes"):
-            _require(name, getattr(self, name), _is_number(getattr(self, name)), 5e-324, "a number above 0")
-        _require("weight_decay", self.weight_decay, _is_number(self.weight_decay), 0, "a number of at least 0")
+            _require(name, getattr(self, name), _is_number, 5e-324, "a number above 0")
+        if self.max_minutes is not None:
+            _require("max_minutes", self.max_minutes, _is_number, 5e-324, "a number above 0, or None")
+        _require("weight_decay", self.weight_decay, _is_number, 0, "a number of at least 0")
         try:
             as_rates(self.rates)
         except ValueError as error:
@@ -65,11 +80,11 @@ class TrainingOptions:
     @property
     def rates(self) -> DropRates:
         """The drop rates in one piece."""
-        return DropRates(self.drop_embedding, self.drop_input, self.drop_state, self.drop_output)
+        return pick(DropRates, vars(self))
 
-    def learning_rate_of(self, epoch: int) -> float:
-        """Rate of epoch `epoch`, counted from 0; epoch `decay_after` is the first decayed one."""
-        return self.learning_rate / self.lr_decay ** max(epoch - self.decay_after + 1, 0)
+    def learning_rate_of(self, epoch: int, valid_scores: Sequence[float]) -> float:
+        """Rate of epoch `epoch`, counted from 0, after the validation scores of those before."""
+        return pick(Schedule, vars(self)).rate(epoch, valid_scores)
 
 
 @dataclass
@@ -82,19 +97,15 @@ class Progress:
     loss_sum: float = 0.0  # over the windows of the epoch so far
     norm_sum: float = 0.0  # gradient norms, likewise
     seconds: float = 0.0  # spent training in that epoch
-    best_valid_nats: float = math.inf
-    best_epoch: int = -1
     history: list[dict[str, Any]] = field(default_factory=list)  # one row per finished epoch
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; JSON has no infinity, so the best score is absent before the first epoch's end."""
-        values = asdict(self)
-        if math.isinf(self.best_valid_nats):
-            del values["best_valid_nats"]
-        return values
+    @property
+    def valid_scores(self) -> list[float]:
+        """Validation score of every finished epoch, in nats."""
+        return [row["valid_nats"] for row in self.history]
 
 
-class DivergedError(RuntimeError):
+class DivergedError(ArithmeticError):
     """The loss is no longer finite."""
 
 
@@ -106,7 +117,7 @@ class Trainer:
         corpus: its training part is learned, the other two are scored after every epoch, batched.
         options: see `TrainingOptions`.
         progress: where the run stands; a fresh one for a new run. Changed in place.
-        state: the carried state that belongs to `progress`, per layer (B, H); None at the start of an epoch.
+        state: the carried state that belongs to `progress`, per layer (B, H); none at the start of an epoch.
         save_last: called with the carried state whenever the run reaches a point to go on from.
         save_best: called when validation has improved.
         on_epoch: called with the new row of `progress.history`.
@@ -120,7 +131,7 @@ class Trainer:
         corpus: Corpus,
         options: TrainingOptions,
         progress: Progress,
-        state: list[NDArray] | None,
+        state: Sequence[NDArray],
         *,
         save_last: Callable[[list[NDArray]], None],
         save_best: Callable[[], None],
@@ -138,74 +149,119 @@ class Trainer:
         self.stop_requested = stop_requested
         self.show_progress = show_progress
         self.windows = windows(corpus.train, options.batch_size, options.bptt_length, drop_last=True)
-        self.state: Any = model.zero_state(options.batch_size) if state is None else state
+        self.state: Any = state or model.zero_state(options.batch_size)
         self._unread: list[tuple[Any, Any]] = []  # (loss, gradient norm) per step, still on the device
+        self._started = time.monotonic()
 
-    def run(self) -> bool:
-        """Train to the last epoch; False if `stop_requested` ended it before, with everything saved."""
-        while self.progress.epoch < self.options.epochs:
-            if not self._train_epoch():
-                return False
+    def run(self) -> str:
+        """Train until there is a reason to stop, which is returned: "epochs", "patience", "max_steps", "max_minutes"
+        or "signal". Everything is saved then."""
+        while not (reason := self._reason_to_finish()):
+            if reason := self._train_epoch():
+                self._save_last()
+                return reason
             self._finish_epoch()
-        return True
+        return reason
 
-    def _train_epoch(self) -> bool:
+    def _reason_to_finish(self) -> str:
+        """Why no further epoch is to be trained, or ""."""
         p, options = self.progress, self.options
-        learning_rate = options.learning_rate_of(p.epoch)
+        if p.epoch >= options.epochs:
+            return "epochs"
+        if options.patience is not None and epochs_since_best(p.valid_scores) >= options.patience:
+            return "patience"
+        return ""
+
+    def _reason_to_pause(self) -> str:
+        """Why no further step is to be taken, or ""."""
+        options = self.options
+        if self.stop_requested():
+            return "signal"
+        if options.max_steps is not None and self.progress.step >= options.max_steps:
+            return "max_steps"
+        if options.max_minutes is not None and time.monotonic() - self._started >= 60 * options.max_minutes:
+            return "max_minutes"
+        return ""
+
+    def _train_epoch(self) -> str:
+        """Train to the epoch's end, or to a reason to pause, which is returned."""
+        p, options = self.progress, self.options
+        learning_rate = options.learning_rate_of(p.epoch, p.valid_scores)
         last_reading = last_save = time.monotonic()
-        with self._progress_bar() as bar:
-            for inputs, targets, masks in prepared_windows(self.model, self.windows, options, p.window, p.step):
-                if self.stop_requested():
-                    self._read_losses(bar)
-                    self._save_last()
-                    return False
+        reason = ""
+        with self._progress_bar() as bar, closing(self._prepared_windows()) as prepared:
+            for inputs, targets, masks in prepared:
+                if reason := self._reason_to_pause():
+                    break
                 loss, self.state = self.model.train_step(
                     inputs, targets, self.state, masks, learning_rate, options.weight_decay, options.max_grad_norm
                 )
                 self._unread.append((loss, self.model.last_grad_norm))
                 p.window += 1
                 p.step += 1
-                now = time.monotonic()
-                if now - last_reading >= SECONDS_BETWEEN_READINGS or p.window == len(self.windows):
+                if time.monotonic() - last_reading >= SECONDS_BETWEEN_READINGS:
                     self._read_losses(bar)
                     p.seconds += time.monotonic() - last_reading
                     last_reading = time.monotonic()
-                if now - last_save >= 60 * options.checkpoint_minutes:
+                if time.monotonic() - last_save >= 60 * options.checkpoint_minutes:
                     self._read_losses(bar)
                     self._save_last()
                     last_save = time.monotonic()
-        return True
+            self._read_losses(bar)
+            p.seconds += time.monotonic() - last_reading
+        return reason
 
     def _finish_epoch(self) -> None:
+        """Score, save, and make ready for the next epoch."""
         p, options, level = self.progress, self.options, self.corpus.level
-        valid, test = (
-            evaluate(self.model, tokens, level, batch_size=options.batch_size, bptt_length=options.bptt_length)
-            for tokens in (self.corpus.valid, self.corpus.test)
-        )
-        trained_tokens = len(self.windows) * options.batch_size * options.bptt_length
-        row = {
-            "epoch": p.epoch + 1,
-            "step": p.step,
-            "learning_rate": options.learning_rate_of(p.epoch),
-            "train_nats": p.loss_sum / (len(self.windows) * options.bptt_length),
-            "valid_nats": valid.nats,
-            "test_nats": test.nats,
-            "valid_tokens": valid.tokens,
-            "test_tokens": test.tokens,
-            "gradient_norm": p.norm_sum / len(self.windows),
-            "tokens_per_second": trained_tokens / p.seconds,
-            "seconds": p.seconds,
-        }
-        p.history.append(row)
-        improved = valid.nats < p.best_valid_nats
-        if improved:
-            p.best_valid_nats, p.best_epoch = valid.nats, p.epoch + 1
-        p.epoch, p.window, p.loss_sum, p.norm_sum, p.seconds = p.epoch + 1, 0, 0.0, 0.0, 0.0
-        self.state = self.model.zero_state(options.batch_size)  # the stream starts anew
-        if improved:
-            self.save_best()
+        with self._averaged_weights():
+            valid, test = (
+                evaluate(self.model, tokens, level, batch_size=options.batch_size, bptt_length=options.bptt_length)
+                for tokens in (self.corpus.valid, self.corpus.test)
+            )
+            steps, window_tokens = len(self.windows), options.batch_size * options.bptt_length
+            row = {
+                "epoch": p.epoch + 1,
+                "step": p.step,
+                "learning_rate": options.learning_rate_of(p.epoch, p.valid_scores),
+                "train_nats": p.loss_sum / (steps * options.bptt_length),
+                "valid_nats": valid.nats,
+                "test_nats": test.nats,
+                "valid_tokens": valid.tokens,
+                "test_tokens": test.tokens,
+                "gradient_norm": p.norm_sum / steps,
+                "tokens_per_second": steps * window_tokens / p.seconds,
+                "seconds": p.seconds,
+            }
+            p.history.append(row)
+            p.epoch, p.window, p.loss_sum, p.norm_sum, p.seconds = p.epoch + 1, 0, 0.0, 0.0, 0.0
+            self.state = self.model.zero_state(options.batch_size)  # the stream starts anew
+            if epochs_since_best(p.valid_scores) == 0:
+                self.save_best()
+        if options.average_after is not None and averaging_is_due(p.valid_scores, options.average_after):
+            optimizer_state = self.model.optimizer_state()
+            self.model.load_optimizer_state({"averaged_steps": np.array(0), **optimizer_state})
         self._save_last()
         self.on_epoch(row)
+
+    @contextmanager
+    def _averaged_weights(self) -> Iterator[None]:
+        """Score and save with the mean of the weights, if one is kept, and train on with the weights themselves."""
+        if self.options.average_after is None:
+            yield
+            return
+        mean = {
+            name.removeprefix("average."): value
+            for name, value in self.model.optimizer_state().items()
+            if name.startswith("average.")
+        }
+        if not mean:
+            yield
+            return
+        current = self.model.parameters()
+        self.model.load_parameters(mean)
+        yield
+        self.model.load_parameters(current)
 
     def _read_losses(self, bar: tqdm) -> None:
         """Bring the losses from the device to the record; DivergedError if one of them is not finite."""
@@ -226,6 +282,23 @@ class Trainer:
     def _save_last(self) -> None:
         self.save_last([self.model.to_numpy(s) for s in self.state])
 
+    def _prepared_windows(self) -> Generator[tuple[NDArray[np.int32], NDArray[np.int32], VariationalMasks], None, None]:
+        """Inputs (B, T), targets (B, T) and masks of the windows left, the next made while one is trained on."""
+        first_window, first_step = self.progress.window, self.progress.step
+
+        def prepare(window: int) -> tuple[NDArray[np.int32], NDArray[np.int32], VariationalMasks]:
+            inputs, targets = self.windows[window]
+            step = first_step + window - first_window
+            return inputs, targets, sample_masks(self.model.config, inputs, self.options.rates, self.options.seed, step)
+
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            coming = [pool.submit(prepare, window) for window in range(first_window, len(self.windows))[:1]]
+            for window in range(first_window, len(self.windows)):
+                ready = coming.pop().result()
+                if window + 1 < len(self.windows):
+                    coming.append(pool.submit(prepare, window + 1))
+                yield ready
+
     def _progress_bar(self) -> tqdm:
         p, window_tokens = self.progress, self.options.batch_size * self.options.bptt_length
         return tqdm(
@@ -239,28 +312,14 @@ class Trainer:
         )
 
 
-def prepared_windows(
-    model: Model, cut: Windows, options: TrainingOptions, first_window: int, first_step: int
-) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32], VariationalMasks]]:
-    """Inputs (B, T), targets (B, T) and masks of each window, the next one being made while one is trained on."""
-
-    def prepare(window: int) -> tuple[NDArray[np.int32], NDArray[np.int32], VariationalMasks]:
-        inputs, targets = cut[window]
-        step = first_step + window - first_window
-        return inputs, targets, sample_masks(model.config, inputs, options.rates, options.seed, step)
-
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        coming = pool.submit(prepare, first_window) if first_window < len(cut) else None
-        for window in range(first_window, len(cut)):
-            ready = coming.result()  # type: ignore[union-attr]  # there is one as long as windows are left
-            coming = pool.submit(prepare, window + 1) if window + 1 < len(cut) else None
-            yield ready
-
-
-def _require(name: str, value: Any, right_type: bool, least: float, accepted: str) -> None:
-    if not right_type or isinstance(value, bool) or not value >= least:
+def _require(name: str, value: Any, is_right_type: Callable[[Any], bool], least: float, accepted: str) -> None:
+    if not is_right_type(value) or not value >= least:
         raise OptionError(f"{name}={value!r} is not accepted: it must be {accepted}")
 
 
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

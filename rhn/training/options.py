@@ -34,6 +34,14 @@ class OptionError(ValueError):
     """An option of the command line is not accepted; the message is one sentence for the user."""
 
 
+class RunInterruptedError(Exception):
+    """A signal ended the run; everything is saved. The message says how to go on."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_status = 128 + signal_number
+
+
 def translate_arguments(arguments: Sequence[str], options: Collection[str], recipes: Collection[str]) -> list[str]:
     """A command line of Sacred's form with the authors' option names replaced by ours.
 

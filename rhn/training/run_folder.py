@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,18 @@ from numpy.typing import NDArray
 from rhn.spec.checkpoint import save_checkpoint, write_atomically
 from rhn.training.options import OptionError
 
-STATE_PREFIX = "state."  # of the carried state's tensors in a checkpoint, beside the parameters
+# Prefixes of the tensors that stand beside the parameters in a checkpoint.
+_STATE = "state."
+_OPTIMIZER = "optimizer."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The arrays that a checkpoint holds: parameters, and what a run needs to go on from there."""
+
+    parameters: Mapping[str, NDArray]
+    state: Sequence[NDArray] = ()  # carried, per layer (B, H)
+    optimizer_state: Mapping[str, NDArray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -28,12 +39,19 @@ class RunFolder:
     path: Path
 
     @property
+    def options(self) -> Path:
+        return self.path / "options.json"
+
+    @property
     def best(self) -> Path:
         return self.path / "best.safetensors"
 
     @property
     def last(self) -> Path:
         return self.path / "last.safetensors"
+
+    def read_options(self) -> dict[str, Any]:
+        return json.loads(self.options.read_text())
 
     def write_json(self, name: str, value: Any) -> None:
         write_atomically(self.path / name, (json.dumps(value, indent=2) + "\n").encode())
@@ -45,16 +63,33 @@ class RunFolder:
     def write_text(self, name: str, text: str) -> None:
         write_atomically(self.path / name, text.encode())
 
-    def save(
-        self,
-        path: Path,
-        parameters: Mapping[str, NDArray],
-        metadata: Mapping[str, Any],
-        state: list[NDArray] | None = None,
-    ) -> None:
-        """Write a checkpoint, with the carried state (B, H) per layer if it is one to go on from."""
-        carried = {f"{STATE_PREFIX}{i}": s for i, s in enumerate(state or [])}
-        save_checkpoint(path, {**parameters, **carried}, metadata)
+    def save(self, path: Path, checkpoint: Checkpoint, metadata: Mapping[str, Any]) -> None:
+        """Write a checkpoint whose tensors `split_checkpoint` tells apart again."""
+        tensors = dict(checkpoint.parameters)
+        tensors.update({f"{_STATE}{i}": s for i, s in enumerate(checkpoint.state)})
+        tensors.update({f"{_OPTIMIZER}{name}": value for name, value in checkpoint.optimizer_state.items()})
+        save_checkpoint(path, tensors, metadata)
+
+
+def split_checkpoint(tensors: Mapping[str, NDArray]) -> Checkpoint:
+    """The tensors of a checkpoint file by what they are."""
+    state, optimizer_state, parameters = {}, {}, {}
+    for name, value in tensors.items():
+        if name.startswith(_STATE):
+            state[int(name.removeprefix(_STATE))] = value
+        elif name.startswith(_OPTIMIZER):
+            optimizer_state[name.removeprefix(_OPTIMIZER)] = value
+        else:
+            parameters[name] = value
+    return Checkpoint(parameters, [state[i] for i in sorted(state)], optimizer_state)
+
+
+def open_run_folder(path: str) -> RunFolder:
+    """The folder of an earlier run; OptionError if it is none."""
+    folder = RunFolder(Path(path))
+    if not folder.options.is_file():
+        raise OptionError(f"resume={path!r} is not accepted: it must be the folder of a run, with its options.json")
+    return folder
 
 
 def create_run_folder(runs_path: str, run: str | None, label: str) -> RunFolder:

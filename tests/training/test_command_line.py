@@ -114,7 +114,7 @@ def test_an_existing_run_is_not_overwritten(command_line: CommandLine, tmp_path:
 
 
 def test_evaluate_without_a_checkpoint_says_so(command_line: CommandLine) -> None:
-    assert "evaluate needs the file of a checkpoint" in command_line("evaluate").stderr
+    assert "this command needs the file of a checkpoint" in command_line("evaluate").stderr
 
 
 def test_a_diverging_run_stops_and_says_where(command_line: CommandLine) -> None:
@@ -140,6 +140,7 @@ def test_a_signal_saves_and_leaves(tmp_path: Path, text_file: Path, number: sign
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number, err
     assert "stopped at step" in out
+    assert "go on with resume=runs/r" in out
     assert "Traceback" not in err
     _, metadata = rhn.load_checkpoint(tmp_path / "runs" / "r" / "last.safetensors")
     assert metadata["progress"]["step"] > 0

@@ -20,6 +20,12 @@ VALID = {
     "drop_output": 0.75,
     "seed": 1,
     "checkpoint_minutes": 10,
+    "schedule": "exponential",
+    "plateau_patience": 3,
+    "patience": None,
+    "average_after": None,
+    "max_steps": None,
+    "max_minutes": None,
 }
 
 
@@ -64,6 +70,9 @@ def test_an_unknown_recipe_suggests_the_nearest() -> None:
         ("max_grad_norm", float("inf")),
         ("drop_state", 1.0),
         ("seed", -1),
+        ("schedule", "linear"),
+        ("patience", 0),
+        ("max_minutes", "long"),
     ],
 )
 def test_an_impossible_value_is_named(name: str, value: object) -> None:
@@ -73,6 +82,6 @@ def test_an_impossible_value_is_named(name: str, value: object) -> None:
 
 def test_the_learning_rate_decays_from_the_epoch_the_authors_mean() -> None:
     options = TrainingOptions(**VALID)
-    assert options.learning_rate_of(19) == 0.2  # the 20th epoch
-    assert options.learning_rate_of(20) == 0.2 / 1.02  # "max_epoch = 20": the 21st is the first decayed one
-    assert options.learning_rate_of(22) == 0.2 / 1.02**3
+    assert options.learning_rate_of(19, []) == 0.2  # the 20th epoch
+    assert options.learning_rate_of(20, []) == 0.2 / 1.02  # "max_epoch = 20": the 21st is the first decayed one
+    assert options.learning_rate_of(22, []) == 0.2 / 1.02**3

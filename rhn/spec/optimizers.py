@@ -1,0 +1,62 @@
+"""What a training step does with the gradients: clipped SGD, as the paper has it, Adam, and averaging of the weights.
+
+The arithmetic is `rhn.spec.reference.update`; a backend's `train_step` does the same on its device.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+OPTIMIZERS = ("sgd", "adam")
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What `train_step` does with the gradients.
+
+    Args:
+        name: "sgd" or "adam" (Kingma and Ba 2015).
+        decoupled_weight_decay: weight decay is no part of the differentiated loss, but shrinks the weights: after a
+            step of SGD by the factor 1 - weight_decay (as the authors' Torch7 program did, not scaled by the rate),
+            before a step of Adam by 1 - learning_rate * weight_decay (AdamW, Loshchilov and Hutter 2019).
+        beta1: decay of Adam's mean of gradients, in [0, 1).
+        beta2: decay of Adam's mean of squared gradients, in [0, 1).
+        epsilon: added to the root of the latter, above 0.
+
+    Raises:
+        ValueError: an argument is outside of what is accepted.
+    """
+
+    name: str = "sgd"
+    decoupled_weight_decay: bool = False
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        if self.name not in OPTIMIZERS:
+            raise ValueError(f"optimizer={self.name!r} is not accepted: it must be one of {', '.join(OPTIMIZERS)}")
+        if not isinstance(self.decoupled_weight_decay, bool):
+            raise ValueError(
+                f"decoupled_weight_decay={self.decoupled_weight_decay!r} is not accepted: it must be True or False"
+            )
+        for name in ("beta1", "beta2"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < 1:
+                raise ValueError(f"{name}={value!r} is not accepted: it must be a number in [0, 1)")
+        if not isinstance(self.epsilon, int | float) or not 0 < self.epsilon < math.inf:
+            raise ValueError(f"epsilon={self.epsilon!r} is not accepted: it must be a number above 0")
+
+
+PAPER_SGD = Optimizer()
+
+# What an optimiser remembers from step to step, by name; empty before the first step.
+#   "step" ()                              Adam: steps taken
+#   "mean.<parameter>", "square.<parameter>"   Adam: decayed means of gradients and of their squares
+#   "averaged_steps" ()                    averaging: steps that the mean holds; present from its start on
+#   "average.<parameter>"                  averaging: mean of the weights after each of these steps
+OptimizerState = dict[str, NDArray[Any]]

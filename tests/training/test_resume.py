@@ -1,0 +1,148 @@
+"""A run that was cut off anywhere and resumed ends like one that was not: bit for bit."""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rhn
+from rhn.training.experiment import create_experiment
+from rhn.training.train_command import train as train_model
+
+TEXT = "pack my box with five dozen liquor jugs.\n" * 20
+PROGRAM = "from rhn.training.experiment import run; run('reference')"
+# Writes a checkpoint after every reading of the losses, so that kills also fall into writing.
+EAGER = "import rhn.training.loop; rhn.training.loop.SECONDS_BETWEEN_READINGS = 0.0; "
+OPTIONS = [
+    "dataset=text",
+    "data_path=text.txt",
+    "hidden_size=5",
+    "recurrence_depth=2",
+    "batch_size=2",
+    "bptt_length=5",
+    "dtype=float64",  # the reference keeps float64 inside, so only this is all of its state
+    "progress=False",
+    "schedule=plateau",
+    "checkpoint_minutes=1e-9",
+]
+
+
+def train(folder: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", EAGER + PROGRAM, "with", *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out
+
+
+def assert_same_end(folder: Path, a: str, b: str) -> None:
+    for file in ("last.safetensors", "best.safetensors"):
+        (ours, our_metadata), (theirs, their_metadata) = (
+            rhn.load_checkpoint(folder / "runs" / name / file) for name in (a, b)
+        )
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name], strict=True)
+        for metadata in (our_metadata, their_metadata):
+            for row in metadata["progress"]["history"]:
+                del row["seconds"], row["tokens_per_second"]  # the only things that may differ
+        assert our_metadata["progress"]["history"] == their_metadata["progress"]["history"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("resume")
+    (path / "text.txt").write_text(TEXT)
+    return path
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"optimizer": "adam", "learning_rate": 0.01}, {"average_after": 1, "learning_rate": 2.0}, {"drop_state": 0.5}],
+    ids=["sgd", "adam", "averaging", "dropout"],
+)
+def test_stopping_by_max_steps_and_resuming_changes_nothing(tmp_path: Path, options: dict[str, Any]) -> None:
+    (tmp_path / "text.txt").write_text(TEXT)
+    defaults = create_experiment("reference").configurations[0]()
+    given = {
+        "dataset": "text",
+        "data_path": str(tmp_path / "text.txt"),
+        "hidden_size": 5,
+        "recurrence_depth": 2,
+        "batch_size": 2,
+        "bptt_length": 5,
+        "epochs": 4,
+        "dtype": "float64",
+        "progress": False,
+        "runs_path": str(tmp_path / "runs"),
+        **options,
+    }
+
+    def run(**words: Any) -> float | None:
+        return train_model("reference", {**defaults, **words}, words, lambda name, value, step: None)
+
+    parts = str(tmp_path / "runs" / "parts")
+    assert run(**given, run="whole") is not None
+    assert run(**given, run="parts", max_steps=37) is None
+    assert run(resume=parts, max_steps=191) is None
+    assert run(resume=parts, max_steps=None) is not None
+    assert_same_end(tmp_path, "whole", "parts")
+
+
+def test_killed_at_random_moments_and_resumed(folder: Path) -> None:
+    """At least 20 kills; most fall into training or into a checkpoint's write, which here follows every step."""
+    finish(train(folder, *OPTIONS, "epochs=8", "drop_h=0.25", "run=whole"))
+    moments = random.Random(1)
+    process = train(folder, *OPTIONS, "epochs=8", "drop_h=0.25", "run=killed")
+    run_folder = folder / "runs" / "killed"
+    kills = 0
+    while kills < 20:
+        _wait_for_a_new_checkpoint(run_folder, process)
+        time.sleep(moments.uniform(0.0, 0.08))
+        if process.poll() is not None:
+            break  # finished: too late for a kill
+        process.kill()
+        process.communicate()
+        kills += 1
+        process = train(folder, "resume=runs/killed")
+    finish(process)
+    assert kills == 20
+    assert_same_end(folder, "whole", "killed")
+
+
+def _wait_for_a_new_checkpoint(run_folder: Path, process: subprocess.Popen[str]) -> None:
+    path = run_folder / "last.safetensors"
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    while process.poll() is None and not (path.exists() and path.stat().st_mtime_ns != before):
+        time.sleep(0.005)
+
+
+def test_early_stopping(folder: Path) -> None:
+    out = finish(train(folder, *OPTIONS, "epochs=50", "patience=2", "learning_rate=1e-300", "run=early"))
+    assert "epoch 3/50" in out  # the first epoch is the best, and two more bring nothing
+    assert "epoch 4/50" not in out
+
+
+def test_max_minutes(folder: Path) -> None:
+    out = finish(train(folder, *OPTIONS, "epochs=100000", "max_minutes=0.01", "run=minutes"))
+    assert "max_minutes=0.01: stopped at step" in out
+
+
+def test_resume_needs_a_run(folder: Path) -> None:
+    process = train(folder, "resume=nowhere")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "resume='nowhere' is not accepted: it must be the folder of a run" in err
