@@ -80,6 +80,12 @@ class ReferenceModel:
         logits, new_state = reference.forward(self.config, self._parameters, tokens, state, masks)
         return reference.cross_entropy(logits, targets).sum(), new_state
 
+    def log_likelihoods(
+        self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
+    ) -> tuple[Any, list[Any]]:
+        scores, new_state = reference.forward(self.config, self._parameters, tokens, state, masks)
+        return -reference.cross_entropy(scores, targets), new_state
+
     def parameters(self) -> dict[str, NDArray]:
         return {name: value.astype(self._dtype) for name, value in self._parameters.items()}
 
