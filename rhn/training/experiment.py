@@ -79,6 +79,7 @@ def defaults() -> None:
     checkpoint_minutes = 10.0  # how often to save within an epoch
     checkpoint = None  # evaluate: the checkpoint file, of any backend
     progress = True  # draw progress bars
+    tensorboard = False  # write the metrics for TensorBoard as well, into the run folder
 
 
 def create_experiment(backend: str) -> Experiment:

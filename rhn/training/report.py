@@ -1,37 +1,59 @@
-"""Pictures of a run."""
+"""What one looks at after a run: its page, and runs compared.
+
+python -m rhn.training.report RUN [RUN ...] [--html FILE] [--markdown FILE]
+"""
 
 from __future__ import annotations
 
-import io
-from typing import Any
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from rhn.training.evaluation import UNITS, in_units
+from rhn.spec.checkpoint import write_atomically
+from rhn.training.charts import learning_curves
+from rhn.training.comparison import comparison_page, comparison_table
+from rhn.training.run_page import run_page
+from rhn.training.run_record import RunRecordError, read_run
+
+__all__ = ["learning_curves", "main", "write_report"]
 
 
-def learning_curves(history: list[dict[str, Any]], level: str, title: str) -> bytes:
-    """A PNG: training, validation and test score by epoch, and the learning rate below.
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into the folder of a run, from the files that are there, and return its path.
 
-    Args:
-        history: rows as `rhn.training.loop` makes them, at least one.
-        level: "word", "char" or "byte".
-        title: above the picture.
+    Raises:
+        RunRecordError: none of the files of a run is there, or one is damaged.
+        OSError: the page cannot be written.
     """
-    from matplotlib.figure import Figure  # without pyplot: no display and no global state
+    report = folder / "report.html"
+    write_atomically(report, run_page(read_run(folder)))
+    return report
 
-    epochs = [row["epoch"] for row in history]
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    scores, rates = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    for name, label in (("train_nats", "train (with dropout)"), ("valid_nats", "valid"), ("test_nats", "test")):
-        scores.plot(epochs, [in_units(row[name], level) for row in history], marker=".", label=label)
-    scores.set(title=title, ylabel=UNITS[level])
-    scores.legend()
-    scores.grid(alpha=0.3)
-    rates.plot(epochs, [row["learning_rate"] for row in history], marker=".", color="0.3")
-    rates.set(xlabel="epoch", ylabel="learning rate")
-    rates.grid(alpha=0.3)
-    rates.xaxis.get_major_locator().set_params(integer=True)
-    if level == "word":
-        scores.set_yscale("log")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    return picture.getvalue()
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; `arguments` are the words after the program's name (None: the process's)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rhn.training.report", description="Compare runs of any backend with each other and the paper."
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page: the table and all curves, or all about a single run"
+    )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, not to the terminal")
+    given = parser.parse_args(arguments)
+    try:
+        runs = [read_run(folder) for folder in given.runs]
+        table = comparison_table(runs)
+        if given.html is not None:
+            write_atomically(given.html, run_page(runs[0]) if len(runs) == 1 else comparison_page(runs))
+        if given.markdown is not None:
+            write_atomically(given.markdown, table.encode())
+        else:
+            print(table, end="")
+    except (RunRecordError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

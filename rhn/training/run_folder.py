@@ -32,8 +32,9 @@ class Checkpoint:
 class RunFolder:
     """The folder of one run.
 
-    `options.json` what was asked for; `metrics.jsonl` one row per epoch; `best.safetensors` the checkpoint with the
-    best validation score; `last.safetensors` the newest; `summary.json` the final figures; `curves.png`; `sample.txt`.
+    `options.json` what was asked for; `environment.json` on what it ran; `metrics.jsonl` one row per epoch;
+    `best.safetensors` the checkpoint with the best validation score; `last.safetensors` the newest; at the end
+    `summary.json` the final figures, `curves.png`, `sample.txt`; and `report.html` to look at.
     """
 
     path: Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,20 @@ from typing import Any
 from tqdm import tqdm
 
 from rhn.backend import Backend, Model, load_backend
-from rhn.spec.checkpoint import load_checkpoint
+from rhn.spec.checkpoint import load_checkpoint, write_atomically
 from rhn.spec.config import RHNConfig
 from rhn.spec.optimizers import Optimizer
 from rhn.spec.parameters import initial_parameters
 from rhn.training.baseline import order_two_nats
+from rhn.training.environment import describe_environment
 from rhn.training.evaluation import UNITS, in_units, score_full_streams
 from rhn.training.generation import generate
 from rhn.training.loop import DivergedError, Progress, Trainer, TrainingOptions
 from rhn.training.options import OptionError, RunInterruptedError, pick
-from rhn.training.report import learning_curves
+from rhn.training.published import paper_result
+from rhn.training.report import learning_curves, write_report
 from rhn.training.run_folder import Checkpoint, RunFolder, create_run_folder, open_run_folder, split_checkpoint
+from rhn.training.tensorboard import TensorBoardLog
 from rhn_datasets import Corpus, load_corpus
 
 SAMPLE_LENGTH = {"word": 100, "char": 400, "byte": 400}  # tokens
@@ -66,8 +69,10 @@ def train(
     if folder is None:
         folder = create_run_folder(options["runs_path"], options["run"], f"{backend_name}-{options['dataset']}")
         folder.write_json("options.json", dict(options))
+    folder.write_json("environment.json", describe_environment(backend))
     _announce(backend, model, corpus, options, folder, start.progress)
 
+    tensorboard = TensorBoardLog(folder.path) if options["tensorboard"] else None
     progress = start.progress
     description = {
         "backend": backend_name,
@@ -84,8 +89,10 @@ def train(
         tqdm.write(_epoch_line(row, training.epochs, corpus.level))
         for name in METRICS:
             log_scalar(name, row[name], row["step"])
+            if tensorboard is not None:
+                tensorboard.log_scalar(name, row[name], row["step"])
 
-    with _signals_noted() as signals:
+    with _signals_noted() as signals, closing(tensorboard) if tensorboard else nullcontext():
         trainer = Trainer(
             model,
             corpus,
@@ -103,6 +110,7 @@ def train(
         except DivergedError as error:
             last = f"the last good checkpoint is {folder.last}" if folder.last.exists() else "nothing was saved before"
             raise DivergedError(f"{error}: lower learning_rate or max_grad_norm; {last}") from error
+    write_report(folder.path)
     where = f"stopped at step {progress.step} in epoch {progress.epoch + 1}; go on with resume={folder.path}"
     if reason == "signal":
         raise RunInterruptedError(where, signals[0])
@@ -142,6 +150,9 @@ def _finish(
     model = backend.build(config, best, options["dtype"], options["device"])
     print(f"best epoch: {best_epoch}")
     scores = score_full_streams(model, corpus, options["progress"])
+    paper = paper_result(options)
+    if paper is not None:
+        print(f"  the paper: valid {paper.printed('valid')}, test {paper.printed('test')} {paper.unit}")
     baseline = order_two_nats(corpus.train, corpus.test, config.vocab_size)
     if baseline is not None:
         print(f"  for comparison, counting with order 2: {UNITS[corpus.level]} {in_units(baseline, corpus.level):.4g}")
@@ -155,12 +166,12 @@ def _finish(
             "order_two_baseline": None if baseline is None else in_units(baseline, corpus.level),
         },
     )
-    curves = learning_curves(progress.history, corpus.level, folder.path.name)
-    (folder.path / "curves.png").write_bytes(curves)
+    write_atomically(folder.path / "curves.png", learning_curves(progress.history, corpus.level, folder.path.name))
     prompt = corpus.test[: 1 if corpus.level == "word" else 20]
     sample = generate(model, prompt, SAMPLE_LENGTH[corpus.level], temperature=0.8, seed=options["seed"])
     folder.write_text("sample.txt", corpus.vocabulary.decode([*prompt, *sample]) + "\n")
-    print(f"written: {folder.path}/summary.json, metrics.jsonl, curves.png, sample.txt, best.safetensors")
+    page = write_report(folder.path)
+    print(f"to look at: {page}")
     return scores["test"].value
 
 

@@ -56,6 +56,8 @@ def test_train_leaves_a_complete_run_folder(command_line: CommandLine, tmp_path:
     folder = tmp_path / "runs" / "r"
     assert {path.name for path in folder.iterdir()} == {
         "options.json",
+        "environment.json",
+        "report.html",
         "metrics.jsonl",
         "best.safetensors",
         "last.safetensors",

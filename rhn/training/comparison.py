@@ -1,0 +1,104 @@
+"""Runs of any backend beside each other and beside the paper: as a Markdown table, and as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+
+from rhn.training import page
+from rhn.training.charts import Line
+from rhn.training.run_record import RunRecord
+
+_ABSENT = "-"
+_BATCHED = "†"
+
+
+def _score(part: str) -> Callable[[RunRecord], str]:
+    def cell(run: RunRecord) -> str:
+        score = run.score(part)
+        return _ABSENT if score is None else f"{score:#.4g}{'' if run.finished else _BATCHED}"
+
+    return cell
+
+
+def _paper(part: str) -> Callable[[RunRecord], str]:
+    return lambda run: run.paper.printed(part) if run.paper else _ABSENT
+
+
+def _option(name: str) -> Callable[[RunRecord], str]:
+    return lambda run: str(run.options.get(name, _ABSENT))
+
+
+_COLUMNS: dict[str, Callable[[RunRecord], str]] = {
+    "run": lambda run: run.name,
+    "backend": lambda run: run.environment.get("backend", _ABSENT),
+    "data": _option("dataset"),
+    "test": _score("test"),
+    "test, paper": _paper("test"),
+    "valid": _score("valid"),
+    "valid, paper": _paper("valid"),
+    "unit": lambda run: run.unit,
+    "parameters": lambda run: f"{run.summary['parameters']:,}" if run.finished else _ABSENT,
+    "parameters, paper": lambda run: f"{run.paper.parameters:,}" if run.paper else _ABSENT,
+    "depth": _option("recurrence_depth"),
+    "units": _option("hidden_size"),
+    "tied": _option("tie_weights"),
+    "epochs": lambda run: str(len(run.history)),
+    "tokens/s": lambda run: f"{run.tokens_per_second:,.0f}" if run.tokens_per_second else _ABSENT,
+    "device": lambda run: run.environment.get("device", _ABSENT),
+}
+
+# Charts of each group of runs: title, and the metric's value in a row of a run's history.
+_CHARTS: dict[str, Callable[[RunRecord, dict], float]] = {
+    "valid, {unit}": lambda run, row: run.in_units(row["valid_nats"]),
+    "train (with dropout), {unit}": lambda run, row: run.in_units(row["train_nats"]),
+    "gradient norm before clipping, mean": lambda run, row: row["gradient_norm"],
+    "training speed, tokens per second": lambda run, row: row["tokens_per_second"],
+}
+
+
+def comparison_table(runs: Sequence[RunRecord]) -> str:
+    """A Markdown table, one run per line, and what its signs mean."""
+    lines = [list(_COLUMNS), ["---"] * len(_COLUMNS), *_rows(runs)]
+    cells = ([text.replace("|", "\\|") for text in line] for line in lines)
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in cells), *(f"\n{note}" for note in _notes(runs))]) + "\n"
+
+
+def comparison_page(runs: Sequence[RunRecord]) -> bytes:
+    """The table as a page (UTF-8), and the curves of runs on the same data over each other."""
+    groups: dict[tuple[str, str], list[RunRecord]] = {}
+    for run in runs:
+        if run.history:
+            groups.setdefault((run.options.get("dataset", "unknown data"), run.unit), []).append(run)
+    body = [
+        f"<header><h1>{len(runs)} runs compared</h1></header>",
+        page.section(
+            "Results", page.table([*_COLUMNS], _rows(runs)), *(f"<p>{escape(note)}</p>" for note in _notes(runs))
+        ),
+        *(_curves(dataset, unit, members) for (dataset, unit), members in groups.items()),
+    ]
+    return page.page("Runs compared", "\n".join(body))
+
+
+def _rows(runs: Sequence[RunRecord]) -> list[list[str]]:
+    return [[cell(run) for cell in _COLUMNS.values()] for run in runs]
+
+
+def _notes(runs: Sequence[RunRecord]) -> list[str]:
+    notes = ["Scores are those of the best epoch, measured over the whole stream at batch 1."]
+    if not all(run.finished for run in runs):
+        notes.append(f"{_BATCHED} The run has not finished: scored batched, after the best epoch so far.")
+    if any(run.paper for run in runs):
+        notes.append("Paper: the published model of the same architecture on the same data; training may differ.")
+    return notes
+
+
+def _curves(dataset: str, unit: str, runs: Sequence[RunRecord]) -> str:
+    drawn = []
+    for title, value in _CHARTS.items():
+        lines = [
+            Line(run.name, [row["epoch"] for row in run.history], [value(run, row) for row in run.history], style)
+            for style, run in enumerate(runs)
+        ]
+        drawn.append(page.chart(f"{dataset}: {title.format(unit=unit)}", lines))
+    return page.section(f"Curves, {dataset}", page.key([run.name for run in runs]), page.charts(drawn))

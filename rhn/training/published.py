@@ -1,0 +1,106 @@
+"""What the paper reports: test results of Recurrent Highway Networks (Zilly et al., ICML 2017, arXiv 1607.03474)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rhn.training.evaluation import UNITS
+from rhn_datasets import CORPORA
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """One published model.
+
+    Attributes:
+        dataset: "ptb", "enwik8" or "text8".
+        depth: micro-steps per time step, L.
+        units: of the single layer, H.
+        tied: whether embedding and softmax are one matrix.
+        parameters: as printed, so most are rounded to a thousand.
+        valid: score on the validation part; None where none is published.
+        test: score on the test part.
+        embedding_size: width of the embedding; None is `units`.
+        remark: what sets the row apart from the one with the same architecture; "" for that one.
+    """
+
+    dataset: str
+    depth: int
+    units: int
+    tied: bool
+    parameters: int
+    valid: float | None
+    test: float
+    embedding_size: int | None = None
+    remark: str = ""
+
+    @property
+    def unit(self) -> str:
+        """Of both scores: perplexity, or bits per character or byte."""
+        return UNITS[CORPORA[self.dataset].levels[0]]
+
+    def printed(self, part: str) -> str:
+        """The score on the "valid" or "test" part with the paper's digits; "-" where none is published."""
+        score = {"valid": self.valid, "test": self.test}[part]
+        return "-" if score is None else f"{score:.{1 if self.unit == 'perplexity' else 2}f}"
+
+
+# Penn Treebank: depth, units; valid, test and parameters without tied weights, then with them.
+_PTB = (
+    (1, 1275, (92.4, 89.2, 32_015_000), (93.2, 90.6, 19_265_000)),
+    (2, 1180, (79.0, 76.3, 31_969_000), (76.9, 75.1, 20_169_000)),
+    (3, 1110, (75.0, 72.6, 32_073_000), (72.7, 70.6, 20_973_000)),
+    (4, 1050, (73.3, 70.9, 32_043_000), (70.8, 68.6, 21_543_000)),
+    (5, 1000, (72.0, 69.8, 32_020_000), (69.7, 67.7, 22_020_000)),
+    (6, 960, (71.9, 69.3, 32_124_000), (69.1, 66.6, 22_524_000)),
+    (7, 920, (71.7, 68.7, 31_965_000), (68.7, 66.4, 22_765_000)),
+    (8, 890, (71.2, 68.5, 32_082_000), (68.2, 66.1, 23_182_000)),
+    (9, 860, (71.3, 68.5, 32_017_000), (68.1, 66.0, 23_417_000)),
+    (10, 830, (71.3, 68.3, 31_782_000), (68.3, 66.0, 23_482_000)),
+)
+
+PAPER_ROWS: tuple[PaperRow, ...] = (
+    *(
+        PaperRow("ptb", depth, units, tied, parameters, valid, test)
+        for depth, units, *pair in _PTB
+        for tied, (valid, test, parameters) in zip((False, True), pair, strict=True)
+    ),
+    PaperRow("ptb", 10, 830, True, 23_482_000, 67.9, 65.4, remark="smaller weight decay"),
+    PaperRow("ptb", 5, 1000, True, 22_020_000, None, 64.4, remark="MC dropout, 1000 samples"),
+    # The authors' character models embed into as many dimensions as there are symbols.
+    PaperRow("enwik8", 5, 1500, False, 23_480_000, None, 1.31, embedding_size=205),
+    PaperRow("enwik8", 10, 1000, False, 20_677_000, None, 1.30, embedding_size=205),
+    PaperRow("enwik8", 10, 1500, False, 45_994_730, None, 1.27, embedding_size=205),
+    PaperRow("text8", 10, 1000, False, 20_102_000, None, 1.29, embedding_size=27),
+    PaperRow("text8", 10, 1500, False, 45_152_000, None, 1.27, embedding_size=27),
+)
+
+
+def paper_result(options: Mapping[str, Any]) -> PaperRow | None:
+    """The published model with the data and architecture of a run, or None.
+
+    How it was trained is not compared: a run with other dropout or fewer epochs has the same row. Rows with a remark
+    are never chosen, since no option of a training run stands for what the remark says.
+
+    Args:
+        options: of the run, by the names of the command line; a name that is missing fits no row.
+    """
+    for row in PAPER_ROWS:
+        architecture = {
+            "dataset": row.dataset,
+            "recurrence_depth": row.depth,
+            "hidden_size": row.units,
+            "tie_weights": row.tied,
+            "num_layers": 1,
+            "couple_gates": True,
+            "activation": "tanh",
+        }
+        if (
+            not row.remark
+            and all(options.get(name) == value for name, value in architecture.items())
+            and (options.get("embedding_size") or row.units) == (row.embedding_size or row.units)
+        ):
+            return row
+    return None

@@ -1,0 +1,49 @@
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from rhn.training import page
+from rhn.training.charts import COLOURS, line_style
+
+CSS = Path(page.__file__).with_name("page.css").read_text()
+LIGHT, DARK = (dict(re.findall(r"--([\w-]+): (#\w+);", block)) for block in re.findall(r":root \{(.*?)\}", CSS, re.S))
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2.2 defines it."""
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    channels = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    dark, light = sorted([luminance(one), luminance(other)])
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+@pytest.mark.parametrize("background", ["paper", "raised"])
+@pytest.mark.parametrize("name", ["ink", "quiet", "warning", *(f"line-{i}" for i in range(COLOURS))])
+def test_text_and_lines_stand_out(theme: dict[str, str], background: str, name: str) -> None:
+    assert contrast(theme[name], theme[background]) >= 4.5  # WCAG 2.2 AA asks this of text, and 3 of lines
+
+
+def test_lines_of_many_runs_can_be_told_apart() -> None:
+    styles = [line_style(i) for i in range(18)]
+    assert len(set(styles)) == 18
+    assert all(a[0] != b[0] and a[1] != b[1] for a, b in pairwise(styles))
+
+
+def test_text_is_never_markup() -> None:
+    text = '<b> & "c"'
+    for html in (
+        page.values({text: text}),
+        page.figures([(text,) * 3]),
+        page.table([text], [[text]]),
+        page.key([text]),
+    ):
+        assert "<b>" not in html
+        assert "&lt;b&gt; &amp;" in html

@@ -1,0 +1,61 @@
+from typing import Any
+
+import pytest
+
+import rhn
+from rhn.training.published import PAPER_ROWS, PaperRow, paper_result
+
+VOCABULARY = {"ptb": 10_000, "enwik8": 205, "text8": 27}
+
+
+def options_of(row: PaperRow) -> dict[str, Any]:
+    return {
+        "dataset": row.dataset,
+        "recurrence_depth": row.depth,
+        "hidden_size": row.units,
+        "tie_weights": row.tied,
+        "embedding_size": row.embedding_size,
+        "num_layers": 1,
+        "couple_gates": True,
+        "activation": "tanh",
+        "epochs": 1,
+    }
+
+
+@pytest.mark.parametrize("row", PAPER_ROWS, ids=lambda row: f"{row.dataset}-{row.depth}-{row.units}-{row.tied}")
+def test_the_printed_parameter_counts_are_ours(row: PaperRow) -> None:
+    config = rhn.RHNConfig(VOCABULARY[row.dataset], row.units, row.depth, 1, row.embedding_size, row.tied)
+    assert abs(rhn.parameter_count(config) - row.parameters) <= 1000  # printed in thousands, rounded or cut off
+
+
+@pytest.mark.parametrize("row", [row for row in PAPER_ROWS if not row.remark])
+def test_a_run_finds_the_row_of_its_architecture(row: PaperRow) -> None:
+    assert paper_result(options_of(row)) is row
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset": "pydoc"},
+        {"hidden_size": 831},
+        {"recurrence_depth": 9},
+        {"num_layers": 2},
+        {"embedding_size": 100},
+        {"couple_gates": False},
+        {"activation": "relu"},
+    ],
+)
+def test_another_architecture_finds_none(change: dict[str, Any]) -> None:
+    ptb_sota = next(row for row in PAPER_ROWS if row.depth == 10 and row.tied)
+    assert paper_result({**options_of(ptb_sota), **change}) is None
+
+
+def test_no_options_find_no_row() -> None:
+    assert paper_result({}) is None
+
+
+def test_scores_have_the_digits_of_the_paper() -> None:
+    best = next(row for row in PAPER_ROWS if row.depth == 10 and row.tied)
+    assert (best.printed("valid"), best.printed("test"), best.unit) == ("68.3", "66.0", "perplexity")
+    characters = next(row for row in PAPER_ROWS if row.test == 1.30)
+    assert (characters.printed("valid"), characters.printed("test"), characters.unit) == ("-", "1.30", "bits per byte")

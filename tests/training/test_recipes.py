@@ -1,0 +1,69 @@
+"""The named configs against what the paper reports, and the command lines of the authors' README."""
+
+import pytest
+
+import rhn
+from rhn.training.experiment import create_experiment
+from rhn.training.options import pick, translate_arguments
+from rhn.training.published import PAPER_ROWS, PaperRow, paper_result
+from rhn.training.recipes import RECIPES
+from rhn_datasets import CORPORA
+
+VOCABULARY = {"ptb": 10_000, "enwik8": 205, "text8": 27}
+DEFAULTS = create_experiment("reference").configurations[0]()
+OF_THE_PAPER = [name for name in RECIPES if name != "demo"]
+
+
+def options_of(name: str) -> dict:
+    return {**DEFAULTS, **RECIPES[name]}
+
+
+@pytest.mark.parametrize("name", OF_THE_PAPER)
+def test_a_recipe_has_the_parameters_that_the_paper_prints(name: str) -> None:
+    options = options_of(name)
+    config = pick(rhn.RHNConfig, {**options, "vocab_size": VOCABULARY[options["dataset"]]})
+    row = paper_result(options)
+    assert row is not None
+    assert abs(rhn.parameter_count(config) - row.parameters) < 1000
+
+
+def test_every_row_of_the_paper_has_a_recipe() -> None:
+    def key(row: PaperRow) -> tuple:
+        return row.dataset, row.depth, row.units, row.tied
+
+    covered = {key(row) for name in OF_THE_PAPER if (row := paper_result(options_of(name)))}
+    assert covered == {key(row) for row in PAPER_ROWS}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_only_says_what_differs_from_the_defaults(name: str) -> None:
+    assert RECIPES[name]["dataset"] in CORPORA
+    assert RECIPES[name].keys() <= DEFAULTS.keys()
+    same = {option for option, value in RECIPES[name].items() if DEFAULTS[option] == value}
+    assert same <= {"dataset", "hidden_size", "recurrence_depth", "batch_size", "learning_rate"}  # said for clarity
+
+
+# Of the authors' README, with the module's name replaced; and all options of their TensorFlow and Theano programs.
+@pytest.mark.parametrize(
+    "line",
+    [
+        "with ptb_sota",
+        "with enwik8_sota",
+        "with text8_sota",
+        "with ptb_sota depth=20",
+        "print_config with ptb_sota",
+        "evaluate with ptb_sota load_model=best.ckpt",
+        "evaluate_mc with ptb_sota load_model=best.ckpt mc_steps=10",
+        "with data_path=data dataset=ptb init_scale=0.04 init_bias=-2.0 num_layers=1 depth=4 learning_rate=0.2"
+        " lr_decay=1.02 weight_decay=1e-7 max_grad_norm=10 num_steps=35 hidden_size=1000 max_epoch=20"
+        " max_max_epoch=500 batch_size=20 drop_x=0.25 drop_i=0.75 drop_h=0.25 drop_o=0.75 tied=True load_model=x"
+        " mc_steps=0 vocab_size=10000",
+        "with init_T_bias=-2.0 init_other_bias=uniform drop_s=0.25 tied_embeddings=True tied_noise=True",
+    ],
+)
+def test_the_authors_command_lines(line: str) -> None:
+    words = translate_arguments(line.split(), DEFAULTS, RECIPES)
+    command, _, updates = " ".join(words).partition("with ")
+    assert command.strip() in {"", "print_config", *create_experiment("reference").commands}
+    names = {word.partition("=")[0] for word in updates.split() if "=" in word}
+    assert names <= DEFAULTS.keys()
