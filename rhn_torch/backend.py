@@ -1,0 +1,203 @@
+"""The torch backend: what `rhn.training` and the conformance suite drive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from rhn.backend import State
+from rhn.spec.config import RHNConfig
+from rhn.spec.masks import VariationalMasks, check_masks, check_tokens
+from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
+from rhn.spec.parameters import parameter_count
+from rhn_torch.model import RHNLanguageModel
+from rhn_torch.update import Update
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class TorchModel:
+    """See `rhn.backend.Model`. `module` is the `RHNLanguageModel` underneath."""
+
+    def __init__(
+        self,
+        config: RHNConfig,
+        parameters: Mapping[str, NDArray],
+        dtype: torch.dtype,
+        device: torch.device,
+        optimizer: Optimizer,
+    ) -> None:
+        self.config = config
+        self.parameter_count = parameter_count(config)
+        self.module = RHNLanguageModel(config, dtype=dtype, device=device)
+        self.module.load_parameters(parameters)
+        self.last_grad_norm: Any = torch.zeros((), dtype=dtype, device=device)
+        self._dtype = dtype
+        self._device = device
+        self._optimizer = optimizer
+        self.load_optimizer_state({})
+
+    def forward(
+        self, tokens: ArrayLike, state: State | None = None, masks: VariationalMasks | None = None
+    ) -> tuple[NDArray, list[NDArray]]:
+        with torch.no_grad():
+            logits, new_state = self.module(*self._window(tokens, state, masks))
+        return self.to_numpy(logits), [self.to_numpy(s) for s in new_state]
+
+    def gradients(
+        self,
+        tokens: ArrayLike,
+        targets: ArrayLike,
+        state: State | None = None,
+        masks: VariationalMasks | None = None,
+        weight_decay: float = 0.0,
+    ) -> tuple[float, dict[str, NDArray], list[NDArray]]:
+        loss, new_state = self._backward(tokens, targets, state, masks, weight_decay)
+        gradients = self.module.to_contract([parameter.grad for parameter in self.module.parameters()])
+        return loss.item(), gradients, [self.to_numpy(s) for s in new_state]
+
+    def train_step(
+        self,
+        tokens: ArrayLike,
+        targets: ArrayLike,
+        state: State,
+        masks: VariationalMasks | None,
+        learning_rate: float,
+        weight_decay: float,
+        max_grad_norm: float,
+    ) -> tuple[Any, list[Any]]:
+        decay_in_loss = 0.0 if self._optimizer.decoupled_weight_decay else weight_decay
+        loss, new_state = self._backward(tokens, targets, state, masks, decay_in_loss)
+        gradients = [parameter.grad for parameter in self.module.parameters()]
+        self.last_grad_norm = self._update(gradients, learning_rate, weight_decay, max_grad_norm)
+        return loss, new_state
+
+    def evaluate_step(
+        self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
+    ) -> tuple[Any, list[Any]]:
+        with torch.no_grad():
+            return self._negative_log_likelihood(tokens, targets, state, masks)
+
+    def log_likelihoods(
+        self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
+    ) -> tuple[Any, list[Any]]:
+        window, target_indices = self._window(tokens, state, masks), self._targets(targets, tokens)
+        with torch.no_grad():
+            logits, new_state = self.module(*window)  # (B, T, V)
+            normaliser = logits.logsumexp(dim=-1)  # (B, T)
+            return logits.gather(-1, target_indices.unsqueeze(-1)).squeeze(-1) - normaliser, new_state
+
+    def parameters(self) -> dict[str, NDArray]:
+        return self.module.export_parameters()
+
+    def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
+        self.module.load_parameters(parameters)
+
+    def optimizer_state(self) -> OptimizerState:
+        return self._update.state()
+
+    def load_optimizer_state(self, state: OptimizerState) -> None:
+        module = self.module
+        self._update = Update(self._optimizer, module.parameters(), state, module.from_contract, module.to_contract)
+
+    def zero_state(self, batch_size: int) -> list[Any]:
+        shape = (batch_size, self.config.hidden_size)
+        return [torch.zeros(shape, dtype=self._dtype, device=self._device) for _ in range(self.config.num_layers)]
+
+    def to_numpy(self, array: Any) -> NDArray:
+        return np.array(array.detach().cpu().numpy(), order="C")
+
+    def _backward(
+        self,
+        tokens: ArrayLike,
+        targets: ArrayLike,
+        state: State | None,
+        masks: VariationalMasks | None,
+        weight_decay: float,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Loss and state after the window, detached; leaves the gradients in the parameters' `grad`."""
+        self.module.zero_grad()
+        nll, new_state = self._negative_log_likelihood(tokens, targets, state, masks)
+        loss = nll / len(np.asarray(tokens))
+        loss.backward()
+        if weight_decay:
+            for parameter in self.module.parameters():
+                parameter.grad.add_(parameter.detach(), alpha=weight_decay)
+        return loss.detach(), [s.detach() for s in new_state]
+
+    def _negative_log_likelihood(
+        self, tokens: ArrayLike, targets: ArrayLike, state: State | None, masks: VariationalMasks | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """In nats, summed over the window and the batch; and the state after the window."""
+        token_indices, checked_state, masks = self._window(tokens, state, masks)
+        target_indices = self._targets(targets, tokens)
+        return self.module.negative_log_likelihood(token_indices, target_indices, checked_state, masks)
+
+    def _window(
+        self, tokens: ArrayLike, state: State | None, masks: VariationalMasks | None
+    ) -> tuple[Tensor, list[Tensor] | None, VariationalMasks | None]:
+        """What the module takes, checked."""
+        tokens = check_tokens("tokens", tokens, self.config.vocab_size)
+        if masks is not None:
+            check_masks(self.config, masks, *tokens.shape)
+        return self._indices(tokens), None if state is None else self._check_state(state, len(tokens)), masks
+
+    def _targets(self, targets: ArrayLike, tokens: ArrayLike) -> Tensor:
+        targets = check_tokens("targets", targets, self.config.vocab_size)
+        if targets.shape != np.shape(tokens):
+            raise ValueError(f"targets have shape {targets.shape}, tokens {np.shape(tokens)}: they must be the same")
+        return self._indices(targets)
+
+    def _check_state(self, state: State, batch_size: int) -> list[Tensor]:
+        tensors = [torch.as_tensor(s, dtype=self._dtype, device=self._device) for s in state]
+        shapes, needed = [tuple(s.shape) for s in tensors], [(batch_size, self.config.hidden_size)]
+        if shapes != needed * self.config.num_layers:
+            raise ValueError(f"state has shapes {shapes}, needed are {needed * self.config.num_layers}")
+        return tensors
+
+    def _indices(self, tokens: NDArray) -> Tensor:
+        """On the device, of the integer type that torch looks up with."""
+        return torch.from_numpy(tokens.astype(np.int64)).to(self._device, non_blocking=True)
+
+
+class TorchBackend:
+    """See `rhn.backend.Backend`."""
+
+    name = "torch"
+
+    def build(
+        self,
+        config: RHNConfig,
+        parameters: Mapping[str, NDArray],
+        dtype: str = "float32",
+        device: str | None = None,
+        optimizer: Optimizer = PAPER_SGD,
+    ) -> TorchModel:
+        if dtype not in _DTYPES:
+            raise ValueError(f"dtype={dtype!r} is not accepted: it must be one of {', '.join(_DTYPES)}")
+        return TorchModel(config, parameters, _DTYPES[dtype], find_device(device), optimizer)
+
+    def describe(self) -> dict[str, str]:
+        device = find_device(None)
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        return {"torch": torch.__version__, "device": name}
+
+
+def find_device(device: str | None) -> torch.device:
+    """The device called "cpu", "gpu", "cuda" or "cuda:<number>"; None is the first GPU, or the CPU where there is none.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    accepted = ["cpu", *(["gpu", "cuda"] if gpus else []), *gpus]
+    if device is None:
+        device = gpus[0] if gpus else "cpu"
+    if device not in accepted:
+        raise ValueError(f"device={device!r} is not available: there is {', '.join(accepted)}")
+    return torch.device("cuda" if device == "gpu" else device)

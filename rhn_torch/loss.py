@@ -1,0 +1,54 @@
+"""Softmax layer and cross-entropy in one, with no (rows, V) matrix but one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def softmax_cross_entropy(top: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """`F.cross_entropy(F.linear(top, weight, bias), targets, reduction="sum")` in a third of the memory.
+
+    With a large vocabulary the logits are the largest thing of a training step. Here they turn in place into
+    probabilities and then into their own gradient, while they would otherwise be copied for each.
+
+    Args:
+        top: (N, H).
+        weight: (V, H).
+        bias: (V,).
+        targets: (N,) integers below V.
+
+    Returns:
+        A scalar: negative log-likelihood in nats, summed over the rows.
+
+    Raises:
+        RuntimeError: at backward, if a second derivative is asked for.
+    """
+    return _SoftmaxCrossEntropy.apply(top, weight, bias, targets)
+
+
+class _SoftmaxCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, top: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+        logits = torch.addmm(bias, top, weight.t())  # (N, V)
+        targets = targets.unsqueeze(1)  # (N, 1)
+        logits -= logits.amax(dim=1, keepdim=True)
+        logit_of_target = logits.gather(1, targets)  # (N, 1)
+        probabilities = logits.exp_()
+        normaliser = probabilities.sum(dim=1, keepdim=True)  # (N, 1)
+        probabilities /= normaliser
+        d_logits = probabilities.scatter_add_(1, targets, -torch.ones_like(normaliser))  # (N, V): minus one-hot
+        ctx.save_for_backward(top, weight, d_logits)
+        return (normaliser.log() - logit_of_target).sum()
+
+    @staticmethod
+    def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        if torch.is_grad_enabled():
+            raise RuntimeError("softmax_cross_entropy has no second derivative: use F.linear and F.cross_entropy")
+        top, weight, d_logits = ctx.saved_tensors
+        d_top = torch.mm(d_logits, weight).mul_(d_loss)  # (N, H)
+        d_weight = torch.mm(d_logits.t(), top * d_loss)  # (V, H)
+        d_bias = d_logits.sum(dim=0).mul_(d_loss)  # (V,)
+        return d_top, d_weight, d_bias, None

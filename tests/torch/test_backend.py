@@ -1,0 +1,132 @@
+"""The contract of `rhn.backend`, held by the torch backend."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import rhn
+from cases import GRID, errors_against_reference, make_case, name_of
+from rhn_torch.backend import TorchBackend
+
+# Largest error relative to the largest entry, over all quantities and cases. Measured: 2e-15 and 1.2e-6.
+TOLERANCE = {"float64": 1e-10, "float32": 2e-5}
+
+
+def build(case, **options):
+    return TorchBackend().build(case.config, case.parameters, **{"dtype": "float64", "device": "cpu", **options})
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("options", GRID, ids=name_of)
+def test_everything_matches_the_reference(options, dtype):
+    case = make_case(**options)
+    errors = errors_against_reference(build(case, dtype=dtype), case)
+    assert {name: error for name, error in errors.items() if not error <= TOLERANCE[dtype]} == {}
+
+
+def test_is_found_by_name_and_keeps_the_protocol():
+    backend = rhn.load_backend("torch")
+    assert isinstance(backend, rhn.Backend)
+    assert isinstance(build(make_case()), rhn.Model)
+    assert backend.describe()["torch"] == torch.__version__
+
+
+def test_parameters_are_copied_in():
+    case = make_case()
+    model = build(case)
+    before = {name: value.copy() for name, value in case.parameters.items()}
+    model.train_step(case.tokens, case.targets, case.state, case.masks, 0.1, 0.0, 10.0)
+    assert all(np.array_equal(case.parameters[name], value) for name, value in before.items())
+
+
+def test_windows_of_different_sizes_follow_each_other():
+    case = make_case(length=5, batch_size=3)
+    model = build(case)
+    whole, whole_state = model.forward(case.tokens, case.state)
+    first, state = model.forward(case.tokens[:, :2], case.state)
+    second, state = model.forward(case.tokens[:, 2:], state)
+    # Measured: 4e-16; shapes of the matrix products differ.
+    np.testing.assert_allclose(np.concatenate((first, second), axis=1), whole, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(state, whole_state, rtol=0, atol=1e-13)
+    one_row, _ = model.forward(case.tokens[1:2], [s[1:2] for s in case.state])
+    np.testing.assert_allclose(one_row, whole[1:2], rtol=0, atol=1e-13)
+
+
+def test_zero_state_is_the_default():
+    case = make_case(num_layers=2)
+    model = build(case)
+    assert [tuple(s.shape) for s in model.zero_state(3)] == [(3, 6), (3, 6)]
+    assert np.array_equal(model.forward(case.tokens)[0], model.forward(case.tokens, model.zero_state(3))[0])
+
+
+def test_steps_leave_results_on_the_device_and_no_graph():
+    case = make_case()
+    model = build(case)
+    loss, state = model.train_step(case.tokens, case.targets, case.state, case.masks, 0.1, 1e-3, 10.0)
+    for tensor in (loss, model.last_grad_norm, *state):
+        assert isinstance(tensor, torch.Tensor)
+        assert not tensor.requires_grad
+    nll, _ = model.evaluate_step(case.tokens, case.targets, state)
+    assert not nll.requires_grad
+
+
+def test_gradients_do_not_accumulate():
+    case = make_case()
+    model = build(case)
+    first, second = (model.gradients(case.tokens, case.targets)[1] for _ in range(2))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_tokens_of_any_integer_type():
+    case = make_case()
+    model = build(case)
+    expected = model.forward(case.tokens)[0]
+    for dtype in (np.uint8, np.uint16, np.int32):
+        assert np.array_equal(model.forward(case.tokens.astype(dtype))[0], expected)
+
+
+BAD_INPUT = [
+    ({"tokens": np.zeros(3, dtype=int)}, r"tokens of shape \(3,\)"),
+    ({"tokens": np.full((3, 3), 11)}, "tokens from 11 to 11 are not accepted"),
+    ({"targets": np.full((3, 3), -1)}, "targets from -1 to -1 are not accepted"),
+    ({"targets": np.zeros((3, 2), dtype=int)}, r"targets have shape \(3, 2\), tokens \(3, 3\)"),
+    ({"state": [np.zeros((3, 5))]}, r"state has shapes \[\(3, 5\)\], needed are \[\(3, 6\)\]"),
+    ({"state": []}, r"state has shapes \[\], needed are"),
+    ({"masks": rhn.VariationalMasks(output=np.ones((3, 5)))}, r"masks.output has shape \(3, 5\)"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_INPUT)
+def test_bad_input_is_refused_in_one_sentence(change, message):
+    case = make_case()
+    arguments = {"tokens": case.tokens, "targets": case.targets, "state": case.state, "masks": case.masks, **change}
+    with pytest.raises(ValueError, match=message):
+        build(case).gradients(**arguments)
+
+
+def test_what_cannot_be_built():
+    case = make_case()
+    with pytest.raises(ValueError, match="dtype='float16' is not accepted: it must be one of float32, float64"):
+        build(case, dtype="float16")
+    with pytest.raises(ValueError, match=r"device='tpu' is not available: there is cpu"):
+        build(case, device="tpu")
+    with pytest.raises(ValueError, match="missing embedding"):
+        TorchBackend().build(case.config, {})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing where there is no GPU")
+@pytest.mark.parametrize("device", ["gpu", "cuda", "cuda:1"])
+def test_missing_gpu(device):
+    with pytest.raises(ValueError, match=f"device='{device}' is not available: there is cpu$"):
+        build(make_case(), device=device)
+
+
+def test_import_loads_no_other_framework():
+    program = "import sys, rhn_torch, rhn_torch.backend; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"tensorflow", "keras", "jax", "flax", "sacred"} & set(loaded)
