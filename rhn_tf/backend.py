@@ -1,0 +1,250 @@
+"""The tf backend: what `rhn.training` and the conformance suite drive."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import ArrayLike, NDArray
+
+from rhn.backend import State
+from rhn.spec.config import RHNConfig
+from rhn.spec.masks import NO_MASKS, VariationalMasks, check_masks, check_tokens
+from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
+from rhn.spec.parameters import parameter_count
+from rhn_tf.model import RHNLanguageModel
+from rhn_tf.update import Update
+
+_DTYPES = ("float32", "float64")
+
+
+class TensorFlowModel:
+    """See `rhn.backend.Model`. `module` is the `RHNLanguageModel` underneath."""
+
+    def __init__(
+        self, config: RHNConfig, parameters: Mapping[str, NDArray], dtype: str, device: str, optimizer: Optimizer
+    ) -> None:
+        self.config = config
+        self.parameter_count = parameter_count(config)
+        self._dtype = dtype
+        self._device = device
+        self._optimizer = optimizer
+        with tf.device(device):
+            self.module = RHNLanguageModel(config, dtype=dtype)
+            self.module.build((None, None))
+            self.last_grad_norm: Any = tf.zeros((), dtype)
+        # One program per shape of the window and kind of masks.
+        self._compiled_forward = tf.function(self._forward, jit_compile=True)
+        self._compiled_nll = tf.function(self._negative_log_likelihoods, jit_compile=True)
+        self._compiled_gradients = tf.function(self._gradients, jit_compile=True)
+        self.load_parameters(parameters)
+        self.load_optimizer_state({})
+
+    def forward(
+        self, tokens: ArrayLike, state: State | None = None, masks: VariationalMasks | None = None
+    ) -> tuple[NDArray, list[NDArray]]:
+        with tf.device(self._device):
+            logits, new_state = self._compiled_forward(*self._window(tokens, state, masks))
+        return self.to_numpy(logits), [self.to_numpy(s) for s in new_state]
+
+    def gradients(
+        self,
+        tokens: ArrayLike,
+        targets: ArrayLike,
+        state: State | None = None,
+        masks: VariationalMasks | None = None,
+        weight_decay: float = 0.0,
+    ) -> tuple[float, dict[str, NDArray], list[NDArray]]:
+        with tf.device(self._device):
+            loss, gradients, new_state = self._compiled_gradients(
+                self._targets(targets, tokens), *self._window(tokens, state, masks), self._scalar(weight_decay)
+            )
+        return float(loss), self.module.to_contract(gradients), [self.to_numpy(s) for s in new_state]
+
+    def train_step(
+        self,
+        tokens: ArrayLike,
+        targets: ArrayLike,
+        state: State,
+        masks: VariationalMasks | None,
+        learning_rate: float,
+        weight_decay: float,
+        max_grad_norm: float,
+    ) -> tuple[Any, list[Any]]:
+        with tf.device(self._device):
+            loss, self.last_grad_norm, new_state = self._train_step_function(
+                self._targets(targets, tokens),
+                *self._window(tokens, state, masks),
+                *(self._scalar(value) for value in (weight_decay, learning_rate, max_grad_norm)),
+            )
+        return loss, new_state
+
+    def evaluate_step(
+        self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
+    ) -> tuple[Any, list[Any]]:
+        with tf.device(self._device):
+            nll, new_state = self._compiled_nll(self._targets(targets, tokens), *self._window(tokens, state, masks))
+            return tf.reduce_sum(nll), new_state
+
+    def log_likelihoods(
+        self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
+    ) -> tuple[Any, list[Any]]:
+        with tf.device(self._device):
+            nll, new_state = self._compiled_nll(self._targets(targets, tokens), *self._window(tokens, state, masks))
+            return -nll, new_state
+
+    def parameters(self) -> dict[str, NDArray]:
+        return self.module.export_parameters()
+
+    def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
+        self.module.load_parameters(parameters)
+
+    def optimizer_state(self) -> OptimizerState:
+        return self._update.state()
+
+    def load_optimizer_state(self, state: OptimizerState) -> None:
+        parameters = [variable.value for variable in self.module.trainable_variables]
+        with tf.device(self._device):
+            self._update = Update(
+                self._optimizer, parameters, state, self.module.from_contract, self.module.to_contract
+            )
+        # Only the gradients are compiled by XLA; see `Update`.
+        self._train_step_function = tf.function(self._train_step)
+
+    def zero_state(self, batch_size: int) -> list[Any]:
+        with tf.device(self._device):
+            return [tf.zeros((batch_size, self.config.hidden_size), self._dtype) for _ in range(self.config.num_layers)]
+
+    def to_numpy(self, array: Any) -> NDArray:
+        return np.array(array)
+
+    # What is compiled: tensors in, tensors out. Scalars are tensors too, so that another rate is no new program.
+
+    def _forward(
+        self, tokens: tf.Tensor, state: list[tf.Tensor], masks: VariationalMasks
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        logits, *new_state = self.module(tokens, state=state, masks=masks)
+        return logits, new_state
+
+    def _negative_log_likelihoods(
+        self, targets: tf.Tensor, tokens: tf.Tensor, state: list[tf.Tensor], masks: VariationalMasks
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """(B, T) in nats; and the state after the window."""
+        logits, new_state = self._forward(tokens, state, masks)  # (B, T, V)
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits), new_state
+
+    def _gradients(
+        self,
+        targets: tf.Tensor,
+        tokens: tf.Tensor,
+        state: list[tf.Tensor],
+        masks: VariationalMasks,
+        weight_decay: tf.Tensor,
+    ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
+        """Loss, gradients in the order of `module.trainable_variables`, and the state after the window."""
+        parameters = [variable.value for variable in self.module.trainable_variables]
+        with tf.GradientTape() as tape:
+            nll, new_state = self._negative_log_likelihoods(targets, tokens, state, masks)  # (B, T)
+            loss = tf.reduce_sum(tf.reduce_mean(nll, axis=0))  # summed over time
+        gradients = tape.gradient(loss, parameters)
+        return loss, [g + weight_decay * p for g, p in zip(gradients, parameters, strict=True)], new_state
+
+    def _train_step(
+        self,
+        targets: tf.Tensor,
+        tokens: tf.Tensor,
+        state: list[tf.Tensor],
+        masks: VariationalMasks,
+        weight_decay: tf.Tensor,
+        learning_rate: tf.Tensor,
+        max_grad_norm: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        in_loss = tf.zeros_like(weight_decay) if self._optimizer.decoupled_weight_decay else weight_decay
+        loss, gradients, new_state = self._compiled_gradients(targets, tokens, state, masks, in_loss)
+        norm = self._update(gradients, learning_rate, weight_decay, max_grad_norm)
+        return loss, norm, new_state
+
+    # From what a caller has to tensors on the device.
+
+    def _window(
+        self, tokens: ArrayLike, state: State | None, masks: VariationalMasks | None
+    ) -> tuple[tf.Tensor, list[tf.Tensor], VariationalMasks]:
+        tokens = check_tokens("tokens", tokens, self.config.vocab_size)
+        masks = NO_MASKS if masks is None else masks
+        check_masks(self.config, masks, *tokens.shape)
+        state = self.zero_state(len(tokens)) if state is None else self._check_state(state, len(tokens))
+        masks = tf.nest.map_structure(lambda mask: None if mask is None else self._tensor(mask), masks)
+        return tf.constant(tokens, tf.int32), state, masks
+
+    def _targets(self, targets: ArrayLike, tokens: ArrayLike) -> tf.Tensor:
+        targets = check_tokens("targets", targets, self.config.vocab_size)
+        if targets.shape != np.shape(tokens):
+            raise ValueError(f"targets have shape {targets.shape}, tokens {np.shape(tokens)}: they must be the same")
+        return tf.constant(targets, tf.int32)
+
+    def _check_state(self, state: State, batch_size: int) -> list[tf.Tensor]:
+        tensors = [self._tensor(s) for s in state]
+        shapes, needed = [tuple(s.shape) for s in tensors], [(batch_size, self.config.hidden_size)]
+        if shapes != needed * self.config.num_layers:
+            raise ValueError(f"state has shapes {shapes}, needed are {needed * self.config.num_layers}")
+        return tensors
+
+    def _tensor(self, array: Any) -> tf.Tensor:
+        return array if tf.is_tensor(array) else tf.constant(np.asarray(array, dtype=self._dtype))
+
+    def _scalar(self, value: float) -> tf.Tensor:
+        return tf.constant(value, self._dtype)
+
+
+class TensorFlowBackend:
+    """See `rhn.backend.Backend`."""
+
+    name = "tf"
+
+    def build(
+        self,
+        config: RHNConfig,
+        parameters: Mapping[str, NDArray],
+        dtype: str = "float32",
+        device: str | None = None,
+        optimizer: Optimizer = PAPER_SGD,
+    ) -> TensorFlowModel:
+        if dtype not in _DTYPES:
+            raise ValueError(f"dtype={dtype!r} is not accepted: it must be one of {', '.join(_DTYPES)}")
+        let_gpu_memory_grow()
+        return TensorFlowModel(config, parameters, dtype, find_device(device), optimizer)
+
+    def describe(self) -> dict[str, str]:
+        let_gpu_memory_grow()
+        gpus = tf.config.list_physical_devices("GPU")
+        name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu") if gpus else "cpu"
+        return {"tensorflow": tf.__version__, "keras": keras.__version__, "device": name}
+
+
+def find_device(device: str | None) -> str:
+    """TensorFlow's name of "cpu" or "gpu"; None is the first GPU, or the CPU where there is none.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    accepted = ["cpu", *(["gpu"] if tf.config.list_physical_devices("GPU") else [])]
+    if device is None:
+        device = accepted[-1]
+    if device not in accepted:
+        raise ValueError(f"device={device!r} is not available: there is {', '.join(accepted)}")
+    return f"/device:{device.upper()}:0"
+
+
+def let_gpu_memory_grow() -> None:
+    """Take GPU memory as it is needed, so that others can share the card; the user's own choice stands."""
+    if "TF_FORCE_GPU_ALLOW_GROWTH" in os.environ:
+        return
+    for gpu in tf.config.list_physical_devices("GPU"):
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except (RuntimeError, ValueError):  # the GPU is in use already, or the user has set a limit instead
+            return

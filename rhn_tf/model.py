@@ -1,0 +1,168 @@
+"""RHNLanguageModel: embedding, RHN layers, softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from rhn.spec.config import RHNConfig
+from rhn.spec.masks import NO_MASKS, VariationalMasks
+from rhn.spec.parameters import check_parameters
+from rhn_tf.layer import RHN
+
+
+@keras.saving.register_keras_serializable(package="rhn_tf")
+class RHNLanguageModel(keras.Model):
+    """Language model of Zilly et al., arXiv 1607.03474, section 5.
+
+    Args:
+        config: the architecture.
+        recurrence, init_scale, transform_bias: see `RHN`.
+        kwargs: of `keras.Model`; `dtype` may be a policy such as "mixed_bfloat16".
+
+    Attributes:
+        embedding: (V, E); also the softmax weight if the configuration ties them.
+        rhn: the `RHN` between embedding and softmax.
+        softmax_weight: (H, V), or None if tied.
+        softmax_bias: (V,).
+    """
+
+    def __init__(
+        self,
+        config: RHNConfig,
+        *,
+        recurrence: str = "fast",
+        init_scale: float = 0.04,
+        transform_bias: float = -2.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.config = config
+        self.init_scale = init_scale
+        self.rhn = RHN(
+            config.hidden_size,
+            config.recurrence_depth,
+            config.num_layers,
+            couple_gates=config.couple_gates,
+            activation=config.activation,
+            init_scale=init_scale,
+            transform_bias=transform_bias,
+            recurrence=recurrence,
+            return_sequences=True,
+            return_state=True,
+            dtype=self.dtype_policy,
+            name="rhn",
+        )
+
+    def build(self, tokens_shape: tuple[int | None, ...]) -> None:
+        """Make the parameters for tokens (B, T)."""
+        config = self.config
+        self.embedding = self._add_uniform("embedding", (config.vocab_size, config.embedding_width))
+        self.rhn.build((*tokens_shape, config.embedding_width))
+        self.softmax_weight = (
+            None if config.tie_weights else self._add_uniform("softmax_weight", (config.hidden_size, config.vocab_size))
+        )
+        self.softmax_bias = self._add_uniform("softmax_bias", (config.vocab_size,))
+
+    def call(
+        self, tokens: tf.Tensor, state: Sequence[tf.Tensor] | None = None, masks: VariationalMasks | None = None
+    ) -> tuple[tf.Tensor, ...]:
+        """Logits (B, T, V) of the next token at every position, and per layer the state (B, H) after the window.
+
+        One flat tuple, `logits, *state = model(tokens)`, as Keras' recurrent layers and SavedModel have it.
+
+        Args:
+            tokens: (B, T) integers below V.
+            state: per layer (B, H) before the window; None is zero.
+            masks: of tensors or NumPy arrays; None drops nothing.
+        """
+        masks = NO_MASKS if masks is None else VariationalMasks(*masks)
+        tokens = tf.cast(tokens, tf.int32)  # Keras exports a model's inputs as floats where it is not told otherwise
+        x = tf.gather(self.embedding, tokens)  # (B, T, E)
+        if masks.embedding is not None:
+            x *= tf.cast(masks.embedding, x.dtype)[:, :, tf.newaxis]
+        top, *new_state = self.rhn(x, initial_state=state, masks=masks)  # (B, T, H), per layer (B, H)
+        if masks.output is not None:
+            top *= tf.cast(masks.output, top.dtype)[:, tf.newaxis]
+        logits = self._softmax_projection(tf.reshape(top, (-1, top.shape[-1])))  # (B*T, V)
+        logits = tf.reshape(logits, (*tf.unstack(tf.shape(tokens)), self.config.vocab_size))  # (B, T, V)
+        return logits, *new_state
+
+    def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
+        """Copy in the tensors of `rhn.spec.parameters`.
+
+        Raises:
+            ValueError: they do not fit the configuration.
+        """
+        check_parameters(self.config, parameters)
+        for variable, value in zip(self.trainable_variables, self.from_contract(parameters), strict=True):
+            variable.assign(value)
+
+    def export_parameters(self) -> dict[str, NDArray]:
+        """Copies of the parameters, by the names and in the shapes of `rhn.spec.parameters`."""
+        return self.to_contract([variable.value for variable in self.trainable_variables])
+
+    def from_contract(self, tensors: Mapping[str, NDArray]) -> list[NDArray]:
+        """Tensors named and shaped as in `rhn.spec.parameters`, in the shapes and order of `trainable_variables`."""
+        value_of = {self.embedding.path: tensors["embedding"], self.softmax_bias.path: tensors["softmax.bias"]}
+        if self.softmax_weight is not None:
+            value_of[self.softmax_weight.path] = tensors["softmax.weight"]
+        for i, cell in enumerate(self.rhn.cells):
+            value_of[cell.input_weight.path] = _gates_to_columns(tensors[f"layers.{i}.input_weight"])
+            recurrent = tensors[f"layers.{i}.recurrent_weight"]  # (L, G, H, H)
+            for variable, weight in zip(cell.recurrent_weights, recurrent, strict=True):
+                value_of[variable.path] = _gates_to_columns(weight)
+            bias = tensors[f"layers.{i}.bias"]  # (L, G, H)
+            value_of[cell.bias.path] = bias.reshape(len(bias), -1)
+        return [value_of[variable.path] for variable in self.trainable_variables]
+
+    def to_contract(self, tensors: Sequence[tf.Tensor]) -> dict[str, NDArray]:
+        """Inverse of `from_contract`, for the parameters and whatever has their shapes, such as gradients; copies."""
+        gates = self.config.num_gates
+        array_of = {v.path: tensor.numpy() for v, tensor in zip(self.trainable_variables, tensors, strict=True)}
+        named = {"embedding": array_of[self.embedding.path]}
+        for i, cell in enumerate(self.rhn.cells):
+            named[f"layers.{i}.input_weight"] = _columns_to_gates(array_of[cell.input_weight.path], gates)
+            named[f"layers.{i}.recurrent_weight"] = np.stack(
+                [_columns_to_gates(array_of[weight.path], gates) for weight in cell.recurrent_weights]
+            )
+            named[f"layers.{i}.bias"] = array_of[cell.bias.path].reshape(cell.recurrence_depth, gates, -1)
+        if self.softmax_weight is not None:
+            named["softmax.weight"] = array_of[self.softmax_weight.path]
+        named["softmax.bias"] = array_of[self.softmax_bias.path]
+        return {name: np.array(array) for name, array in named.items()}
+
+    def get_config(self) -> dict[str, Any]:
+        """Everything that `from_config` needs."""
+        options = {name: getattr(self.rhn, name) for name in ("recurrence", "init_scale", "transform_bias")}
+        return super().get_config() | {"config": self.config.to_dict()} | options
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> RHNLanguageModel:
+        """A new model from what `get_config` gave; its parameters are drawn anew."""
+        return cls(**(config | {"config": RHNConfig(**config["config"])}))
+
+    def _add_uniform(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
+        initializer = keras.initializers.RandomUniform(-self.init_scale, self.init_scale)
+        return self.add_weight(shape=shape, initializer=initializer, name=name)
+
+    def _softmax_projection(self, top: tf.Tensor) -> tf.Tensor:
+        """(rows, H) to (rows, V)."""
+        if self.softmax_weight is None:
+            return tf.matmul(top, self.embedding, transpose_b=True) + self.softmax_bias
+        return tf.matmul(top, self.softmax_weight) + self.softmax_bias
+
+
+def _gates_to_columns(weight: NDArray) -> NDArray:
+    """(G, features, H) of the contract to (features, G*H)."""
+    return np.concatenate(weight, axis=1)
+
+
+def _columns_to_gates(weight: NDArray, num_gates: int) -> NDArray:
+    """(features, G*H) to (G, features, H) of the contract."""
+    return np.stack(np.split(weight, num_gates, axis=1))

@@ -1,0 +1,47 @@
+"""RHNLanguageModel: contract parameters in and out, and training the Keras way."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from cases import ARCHITECTURES, make_case, name_of
+
+import rhn
+from rhn.spec import reference
+from rhn_tf import RHNLanguageModel
+
+
+@pytest.mark.parametrize("options", ARCHITECTURES, ids=name_of)
+def test_parameters_round_trip(options: dict[str, object]) -> None:
+    case = make_case(**options)
+    model = RHNLanguageModel(case.config, dtype="float64")
+    model.build((None, None))
+    model.load_parameters(case.parameters)
+    exported = model.export_parameters()
+    assert list(exported) == list(rhn.parameter_shapes(case.config))
+    for name, value in case.parameters.items():
+        np.testing.assert_array_equal(exported[name], value)
+    assert model.count_params() == rhn.parameter_count(case.config)
+
+
+def test_foreign_parameters_say_what_is_wrong() -> None:
+    case = make_case()
+    model = RHNLanguageModel(case.config)
+    model.build((None, None))
+    with pytest.raises(ValueError, match=r"missing softmax.bias; not expected none"):
+        model.load_parameters({name: value for name, value in case.parameters.items() if name != "softmax.bias"})
+
+
+def test_trains_with_fit() -> None:
+    case = make_case(length=5)
+    model = RHNLanguageModel(case.config, dtype="float64")
+    model.build((None, None))
+    model.load_parameters(case.parameters)
+    # Only the logits have a loss; Keras takes the mean over the window as well.
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.1), loss=[cross_entropy, None])
+    losses = model.fit(case.tokens, [case.targets, None], epochs=3, verbose=0).history["loss"]
+    expected = reference.loss(case.config, case.parameters, case.tokens, case.targets) / 5
+    assert losses[0] == pytest.approx(expected, rel=1e-6)
+    assert losses[2] < losses[0]
