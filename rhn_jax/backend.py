@@ -1,0 +1,273 @@
+"""The JAX backend: what `rhn.training` and the conformance suite drive."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import Array
+from numpy.typing import ArrayLike, NDArray
+
+from rhn.backend import State
+from rhn.spec.config import RHNConfig
+from rhn.spec.masks import VariationalMasks, check_masks, check_tokens
+from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
+from rhn.spec.parameters import parameter_count
+from rhn_jax.loss import cross_entropy
+from rhn_jax.model import RHNLanguageModel
+from rhn_jax.update import Memory, Rates, export_memory, import_memory, update
+
+# JAX would take three quarters of a GPU's memory at its first use, and leave too little to the other ports on the same
+# card. It reads this when it first looks for devices, which importing it does not do.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+_DTYPES = ("float32", "float64")
+
+
+class _Window(NamedTuple):
+    """What a model sees of the data at one step: tokens and targets (B, T), state per layer (B, H), masks."""
+
+    tokens: Any
+    targets: Any
+    state: Any
+    masks: Any
+
+
+class JaxModel:
+    """See `rhn.backend.Model`."""
+
+    _params: nnx.State
+    _memory: Memory
+
+    def __init__(
+        self,
+        config: RHNConfig,
+        parameters: Mapping[str, NDArray],
+        dtype: str,
+        device: jax.Device,
+        optimizer: Optimizer,
+    ) -> None:
+        self.config = config
+        self.parameter_count = parameter_count(config)
+        self._dtype = np.dtype(dtype)
+        self._device = device
+        self._optimizer = optimizer
+        # Shapes only: nothing is drawn that would be overwritten.
+        module = nnx.eval_shape(lambda: RHNLanguageModel(config, param_dtype=dtype, rngs=nnx.Rngs(0)))
+        self._graph, self._shapes = nnx.split(module)
+        self.load_parameters(parameters)
+        self.load_optimizer_state({})
+        self.last_grad_norm: Any = self._to_device(np.zeros((), self._dtype))
+
+    def forward(
+        self, tokens: ArrayLike, state: State | None = None, masks: VariationalMasks | None = None
+    ) -> tuple[NDArray, list[NDArray]]:
+        new_state, logits = _forward(self._graph, self._params, self._window(tokens, tokens, state, masks))
+        return self.to_numpy(logits), [self.to_numpy(s) for s in new_state]
+
+    def gradients(
+        self,
+        tokens: ArrayLike,
+        targets: ArrayLike,
+        state: State | None = None,
+        masks: VariationalMasks | None = None,
+        weight_decay: float = 0.0,
+    ) -> tuple[float, dict[str, NDArray], list[NDArray]]:
+        window = self._window(tokens, targets, state, masks)
+        loss, new_state, grads = _gradients(self._graph, self._params, window, self._dtype.type(weight_decay))
+        return float(loss), self._to_contract(grads), [self.to_numpy(s) for s in new_state]
+
+    def train_step(
+        self,
+        tokens: ArrayLike,
+        targets: ArrayLike,
+        state: State,
+        masks: VariationalMasks | None,
+        learning_rate: float,
+        weight_decay: float,
+        max_grad_norm: float,
+    ) -> tuple[Any, list[Any]]:
+        window = self._window(tokens, targets, state, masks)
+        # As arrays, not as Python numbers: a new value is then no reason to compile anew.
+        rates = Rates(*(self._dtype.type(rate) for rate in (learning_rate, weight_decay, max_grad_norm)))
+        self._params, self._memory, loss, new_state, self.last_grad_norm = _train_step(
+            self._graph, self._optimizer, self._params, self._memory, window, rates
+        )
+        return loss, new_state
+
+    def evaluate_step(
+        self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
+    ) -> tuple[Any, list[Any]]:
+        return _negative_log_likelihood(self._graph, self._params, self._window(tokens, targets, state, masks))
+
+    def log_likelihoods(
+        self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
+    ) -> tuple[Any, list[Any]]:
+        return _log_likelihoods(self._graph, self._params, self._window(tokens, targets, state, masks))
+
+    def parameters(self) -> dict[str, NDArray]:
+        return self._to_contract(self._params)
+
+    def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
+        self._params = self._from_contract(parameters)
+
+    def optimizer_state(self) -> OptimizerState:
+        return export_memory(self._memory, self._to_contract)
+
+    def load_optimizer_state(self, state: OptimizerState) -> None:
+        self._memory = self._to_device(import_memory(self._optimizer, self._params, state, self._from_contract))
+
+    def zero_state(self, batch_size: int) -> list[Any]:
+        shape = (batch_size, self.config.hidden_size)
+        return [self._to_device(np.zeros(shape, self._dtype)) for _ in range(self.config.num_layers)]
+
+    def to_numpy(self, array: Any) -> NDArray:
+        return np.array(array, order="C")
+
+    def _window(
+        self, tokens: ArrayLike, targets: ArrayLike, state: State | None, masks: VariationalMasks | None
+    ) -> _Window:
+        """The arguments, checked, in the dtypes that the compiled functions are for.
+
+        They are copied: JAX may read a NumPy array that it is given after the call has returned.
+        """
+        tokens = check_tokens("tokens", tokens, self.config.vocab_size)
+        targets = check_tokens("targets", targets, self.config.vocab_size)
+        if targets.shape != tokens.shape:
+            raise ValueError(f"targets have shape {targets.shape}, tokens {tokens.shape}: they must be the same")
+        if masks is not None:
+            check_masks(self.config, masks, *tokens.shape)
+            masks = jax.tree.map(lambda mask: np.array(mask, self._dtype), masks)
+        state = self.zero_state(len(tokens)) if state is None else self._check_state(state, len(tokens))
+        return _Window(tokens.astype(np.int32), targets.astype(np.int32), state, masks)
+
+    def _check_state(self, state: State, batch_size: int) -> list[Array]:
+        # On the model's own device from the first window on: elsewhere it would be compiled for a second time.
+        arrays = [self._to_device(jnp.array(s, self._dtype)) for s in state]
+        shapes, needed = [s.shape for s in arrays], [(batch_size, self.config.hidden_size)] * self.config.num_layers
+        if shapes != needed:
+            raise ValueError(f"state has shapes {shapes}, needed are {needed}")
+        return arrays
+
+    def _to_contract(self, params: nnx.State) -> dict[str, NDArray]:
+        """Copies of the parameters, or of anything else in their structure, by the contract's names."""
+        return nnx.merge(self._graph, params).export_parameters()
+
+    def _from_contract(self, tensors: Mapping[str, NDArray]) -> nnx.State:
+        module = nnx.merge(self._graph, self._shapes)
+        module.load_parameters(tensors)
+        return self._to_device(nnx.state(module))
+
+    def _to_device(self, tree: Any) -> Any:
+        return jax.device_put(tree, self._device)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Compiled functions of a model's graph and parameters. They are compiled once per architecture and window shape.
+# ----------------------------------------------------------------------------------------------------------------------
+
+# Products in float32 are float32 on every device; a GPU would round their factors to TF32 by default.
+_full_precision = jax.default_matmul_precision("float32")
+
+
+@partial(jax.jit, static_argnames="graph")
+@_full_precision
+def _forward(graph: nnx.GraphDef, params: nnx.State, window: _Window) -> tuple[list[Array], Array]:
+    """State after the window, and logits (B, T, V)."""
+    return nnx.merge(graph, params)(window.state, window.tokens, window.masks)
+
+
+@partial(jax.jit, static_argnames="graph")
+def _log_likelihoods(graph: nnx.GraphDef, params: nnx.State, window: _Window) -> tuple[Array, list[Array]]:
+    """(B, T) in nats; and the state after the window."""
+    new_state, logits = _forward(graph, params, window)
+    # Time first, as the model made the logits: no copy of them.
+    return -cross_entropy(logits.swapaxes(0, 1), window.targets.T).T, new_state
+
+
+@partial(jax.jit, static_argnames="graph")
+def _negative_log_likelihood(graph: nnx.GraphDef, params: nnx.State, window: _Window) -> tuple[Array, list[Array]]:
+    """In nats, summed over the window and the batch; and the state after the window."""
+    log_likelihoods, new_state = _log_likelihoods(graph, params, window)
+    return -log_likelihoods.sum(), new_state
+
+
+@partial(jax.jit, static_argnames="graph")
+@_full_precision  # of the backward, which is traced here
+def _gradients(
+    graph: nnx.GraphDef, params: nnx.State, window: _Window, weight_decay: Array
+) -> tuple[Array, list[Array], nnx.State]:
+    """Loss (summed over time, mean over the batch, without weight decay), state, gradients with weight decay."""
+
+    def loss_of(params: nnx.State) -> tuple[Array, list[Array]]:
+        nll, new_state = _negative_log_likelihood(graph, params, window)
+        return nll / len(window.tokens), new_state
+
+    (loss, new_state), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+    return loss, new_state, jax.tree.map(lambda g, p: g + weight_decay * p, grads, params)
+
+
+@partial(jax.jit, static_argnames=("graph", "optimizer"), donate_argnames=("params", "memory"))
+def _train_step(
+    graph: nnx.GraphDef, optimizer: Optimizer, params: nnx.State, memory: Memory, window: _Window, rates: Rates
+) -> tuple[nnx.State, Memory, Array, list[Array], Array]:
+    """Parameters and memory after one step, loss, state, and norm of the gradients before clipping.
+
+    The buffers of `params` and `memory` are used for their successors.
+    """
+    in_loss = jnp.zeros_like(rates.weight_decay) if optimizer.decoupled_weight_decay else rates.weight_decay
+    loss, new_state, grads = _gradients(graph, params, window, in_loss)
+    params, memory, norm = update(optimizer, params, grads, memory, rates)
+    return params, memory, loss, new_state, norm
+
+
+class JaxBackend:
+    """See `rhn.backend.Backend`."""
+
+    name = "jax"
+
+    def build(
+        self,
+        config: RHNConfig,
+        parameters: Mapping[str, NDArray],
+        dtype: str = "float32",
+        device: str | None = None,
+        optimizer: Optimizer = PAPER_SGD,
+    ) -> JaxModel:
+        if dtype not in _DTYPES:
+            raise ValueError(f"dtype={dtype!r} is not accepted: it must be one of {', '.join(_DTYPES)}")
+        if dtype == "float64":
+            # For the whole process: within `with jax.enable_x64()` alone, a caller's arithmetic on the float64 losses
+            # and states that a model returns would fall back to float32.
+            jax.config.update("jax_enable_x64", True)
+        return JaxModel(config, parameters, dtype, find_device(device), optimizer)
+
+    def describe(self) -> dict[str, str]:
+        return {
+            "jax": jax.__version__,
+            "flax": flax.__version__,
+            "optax": optax.__version__,
+            "device": find_device(None).device_kind,
+        }
+
+
+def find_device(device: str | None) -> jax.Device:
+    """The device called "cpu" or "gpu"; None is JAX's own choice.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if device is None:
+        return jax.devices()[0]
+    available = sorted({"cpu", *(d.platform for d in jax.devices())})
+    if device not in available:
+        raise ValueError(f"device={device!r} is not available: there is {', '.join(available)}")
+    return jax.devices(device)[0]

@@ -1,0 +1,6 @@
+"""Command line: `python -m rhn_jax.train [command] with [named configs] [option=value ...]`."""
+
+from rhn.training.experiment import run
+
+if __name__ == "__main__":
+    run("jax")

@@ -1,0 +1,184 @@
+"""The two recurrences against each other, numerical derivatives and JAX's transformations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import SIZES, name_of, relative_error
+from jax import Array
+from jax.test_util import check_grads
+
+from rhn_jax import fast_recurrence, plain_recurrence
+
+# Largest difference relative to the largest entry, in float64. Measured: 2e-15.
+TOLERANCE = 1e-13
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+class Inputs(NamedTuple):
+    """Arguments of a recurrence."""
+
+    projected: Array  # (T, B, G*H)
+    state: Array  # (B, H)
+    weights: list[Array]  # L of (H, G*H)
+    biases: Array  # (L, G*H)
+    mask: Array | None  # (M, B, H)
+
+
+def make_inputs(
+    recurrence_depth: int = 2,
+    length: int = 3,
+    batch_size: int = 2,
+    masks: str = "shared",
+    num_gates: int = 2,
+    hidden: int = 4,
+) -> Inputs:
+    generator = np.random.default_rng(recurrence_depth + 10 * length)
+
+    def normal(*shape: int, scale: float = 1.0) -> Array:
+        return jnp.asarray(scale * generator.standard_normal(shape))
+
+    width = num_gates * hidden
+    mask_shape = ({"shared": 1, "separate": num_gates, "none": 0}[masks], batch_size, hidden)
+    return Inputs(
+        normal(length, batch_size, width),
+        normal(batch_size, hidden),
+        [normal(hidden, width, scale=0.5) for _ in range(recurrence_depth)],
+        normal(recurrence_depth, width),
+        None if masks == "none" else jnp.asarray((generator.random(mask_shape) < 0.7) / 0.7),
+    )
+
+
+Recurrence = Callable[..., Array]
+
+
+def loss_of(recurrence: Recurrence, activation: str = "tanh") -> Callable[[Inputs], Array]:
+    """A scalar that weighs every output differently."""
+
+    def loss(inputs: Inputs) -> Array:
+        outputs = recurrence(*inputs, activation)
+        return (outputs * jnp.cos(jnp.arange(outputs.size)).reshape(outputs.shape)).sum()
+
+    return loss
+
+
+def assert_close(actual: Any, expected: Any) -> None:
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert relative_error(a, e) <= TOLERANCE
+
+
+def assert_fast_equals_plain(inputs: Inputs, activation: str = "tanh") -> None:
+    """Outputs, and gradients of everything, the mask included."""
+    assert_close(fast_recurrence(*inputs, activation), plain_recurrence(*inputs, activation))
+    fast, plain = (
+        jax.grad(loss_of(recurrence, activation))(inputs) for recurrence in (fast_recurrence, plain_recurrence)
+    )
+    assert_close(fast, plain)
+
+
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize("sizes", SIZES, ids=name_of)
+def test_fast_equals_plain(sizes: dict[str, Any]) -> None:
+    assert_fast_equals_plain(make_inputs(**sizes))
+
+
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize("num_gates", [2, 3])
+@pytest.mark.parametrize("masks", ["none", "shared", "separate"])
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu"])
+def test_fast_equals_plain_for_every_kind_of_gate(num_gates: int, masks: str, activation: str) -> None:
+    assert_fast_equals_plain(make_inputs(num_gates=num_gates, masks=masks), activation)
+
+
+@pytest.mark.parametrize(("num_gates", "masks"), [(2, "shared"), (3, "separate")])
+def test_fast_has_first_and_second_derivatives_in_reverse_mode(num_gates: int, masks: str) -> None:
+    inputs = make_inputs(num_gates=num_gates, masks=masks, length=2, batch_size=1, hidden=2)
+    check_grads(jax.jit(fast_recurrence), tuple(inputs), order=2, modes=["rev"])
+
+
+def test_forward_mode_is_for_plain_only() -> None:
+    inputs = make_inputs()
+    with pytest.raises(TypeError, match="can't apply forward-mode"):
+        jax.jvp(loss_of(fast_recurrence), (inputs,), (inputs,))
+    _, derivative = jax.jvp(loss_of(plain_recurrence), (inputs,), (inputs,))
+    gradients = jax.grad(loss_of(fast_recurrence))(inputs)
+    along = sum(jnp.vdot(g, x) for g, x in zip(jax.tree.leaves(gradients), jax.tree.leaves(inputs), strict=True))
+    assert_close(derivative, along)
+
+
+def test_transformations_compose() -> None:
+    """jit, vmap and checkpoint around the fast path, against one by one without."""
+    many = [make_inputs(length=length) for length in (3, 3)]
+    many[1] = jax.tree.map(jnp.sin, many[1])
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *many)
+    value_and_gradients = jax.jit(jax.vmap(jax.value_and_grad(jax.checkpoint(loss_of(fast_recurrence)))))(stacked)
+    plain = jax.jit(jax.value_and_grad(loss_of(plain_recurrence)))
+    for i, inputs in enumerate(many):
+        assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], value_and_gradients), plain(inputs))
+
+
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize("batch_shape", [(), (2, 3)])
+def test_any_number_of_batch_axes(batch_shape: tuple[int, ...]) -> None:
+    flat = make_inputs(batch_size=6)
+    if not batch_shape:
+        flat = Inputs(flat.projected[:, :1], flat.state[:1], flat.weights, flat.biases, flat.mask[:, :1])
+
+    def reshaped(array: Array, lead: int) -> Array:
+        return array.reshape(*array.shape[:lead], *batch_shape, array.shape[-1])
+
+    inputs = flat._replace(
+        projected=reshaped(flat.projected, 1), state=reshaped(flat.state, 0), mask=reshaped(flat.mask, 1)
+    )
+    gradients = jax.grad(loss_of(fast_recurrence))(inputs)
+    expected = jax.grad(loss_of(fast_recurrence))(flat)
+    for actual, e in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True):
+        assert_close(actual.reshape(e.shape), e)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What the fast path is made of: guards that no machine's noise can trip
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def equations(jaxpr: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every equation with the path of the scans that it is in, such as "scan/"."""
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        yield path, equation
+        for parameter in jax.tree.leaves(equation.params, is_leaf=lambda p: hasattr(p, "eqns") or hasattr(p, "jaxpr")):
+            inner = getattr(parameter, "jaxpr", parameter)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner, f"{path}scan/" if name == "scan" else path)
+
+
+@pytest.mark.parametrize("masks", ["none", "shared", "separate"])
+def test_scans_and_matrix_products(masks: str) -> None:
+    depth, blocks = 3, 2 if masks == "separate" else 1
+    inputs = make_inputs(recurrence_depth=depth, masks=masks)
+    program = list(equations(jax.make_jaxpr(jax.grad(loss_of(fast_recurrence)))(inputs).jaxpr))
+    scans = [equation for _, equation in program if equation.primitive.name == "scan"]
+    products = [path for path, equation in program if equation.primitive.name == "dot_general"]
+    assert [scan.params["reverse"] for scan in scans] == [False, True]
+    assert products.count("scan/") == 2 * depth * blocks  # one per micro-step, forward and backward
+    assert products.count("") == depth * blocks  # each weight's gradient: one product over time and batch
+    assert len(products) == 3 * depth * blocks
+
+
+def test_the_masks_gradient_costs_nothing_unless_asked_for() -> None:
+    inputs = make_inputs(length=5)
+
+    def compiled_size(arguments: int | tuple[int, ...]) -> int:
+        gradient = jax.grad(lambda *inputs: fast_recurrence(*inputs).sum(), argnums=arguments)
+        program = jax.jit(gradient).lower(*inputs).compile().as_text()
+        loops = [line for line in program.splitlines() if " while(" in line]
+        assert len(loops) == 2
+        return sum(line.count("f64[") for line in loops)
+
+    assert compiled_size((0, 1, 2, 3)) < compiled_size((0, 1, 2, 3, 4))
