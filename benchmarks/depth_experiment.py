@@ -1,0 +1,124 @@
+"""Does recurrence depth help at an equal number of parameters? The paper's question, at a size that a CPU can do.
+
+    python benchmarks/depth_experiment.py [--backend torch] [OPTION=VALUE ...]
+
+Trains one model per recurrence depth on the Penn Treebank through the training command line, whose options may follow
+(`data_path=FOLDER`, `epochs=5`, ...). All have as nearly a million parameters as their hidden size allows, and the same
+budget of epochs; the score is the test perplexity at batch 1 of the epoch with the best validation score. Leaves
+benchmarks/results/depth_experiment.json and docs/figures/depth_experiment.svg, and prints a table in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from training_step import describe_machine
+
+import rhn
+from rhn.training.experiment import run
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "depth_experiment.json"
+FIGURES = ROOT / "docs" / "figures.py"
+
+DEPTHS = (1, 2, 3, 5)
+PARAMETERS = 1_000_000
+VOCAB_SIZE = 10_000  # of the Penn Treebank
+
+# What differs from the defaults, which are the paper's: three epochs instead of hundreds.
+BUDGET: dict[str, Any] = {
+    "dataset": "ptb",
+    "epochs": 3,
+    "learning_rate": 0.5,  # a rate of 1 makes the first hundred steps wild
+    "decay_after": 1,
+    "lr_decay": 2.0,
+    "transform_bias": -1.0,  # a more open gate learns faster at the start
+    "drop_embedding": 0.0,  # so few epochs do not overfit
+    "drop_input": 0.0,
+    "drop_state": 0.0,
+    "drop_output": 0.0,
+}
+
+# Options that differ between the models, or between machines.
+OWN_TO_A_RUN = ("hidden_size", "recurrence_depth", "run", "runs_path", "data_path")
+
+
+def config_of_depth(depth: int) -> rhn.RHNConfig:
+    """The tied model of this recurrence depth with the number of parameters nearest to `PARAMETERS`."""
+    configs = (rhn.RHNConfig(VOCAB_SIZE, hidden_size, depth) for hidden_size in range(1, PARAMETERS // VOCAB_SIZE))
+    return min(configs, key=lambda config: abs(rhn.parameter_count(config) - PARAMETERS))
+
+
+def train(backend: str, config: rhn.RHNConfig, runs: Path, further_options: list[str]) -> dict[str, Any]:
+    """Train one model and return its line of the results."""
+    depth = config.recurrence_depth
+    model = {"vocab_size": config.vocab_size, "hidden_size": config.hidden_size, "recurrence_depth": depth}
+    folder = runs / f"depth-{depth}"
+    place = {"runs_path": folder.parent, "run": folder.name}
+    run(backend, ["with", *_words(BUDGET), *further_options, *_words({**model, **place})])
+    summary = json.loads((folder / "summary.json").read_text())
+    epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {
+        "recurrence_depth": depth,
+        "hidden_size": config.hidden_size,
+        "parameters": summary["parameters"],
+        "recurrent_parameters": config.num_gates * depth * config.hidden_size**2,
+        "valid_perplexity": summary["valid"]["value"],
+        "test_perplexity": summary["test"]["value"],
+        "test_tokens": summary["test"]["tokens"],
+        "best_epoch": summary["best_epoch"],
+        "epochs": len(epochs),
+        "training_seconds": sum(epoch["seconds"] for epoch in epochs),
+    }
+
+
+def _words(options: Mapping[str, Any]) -> list[str]:
+    """Options as the command line has them."""
+    return [f"{name}={value}" for name, value in options.items()]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The results in Markdown."""
+    lines = [
+        "| recurrence depth | units | parameters | valid perplexity | test perplexity | training time |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['recurrence_depth']} | {row['hidden_size']} | {row['parameters']:,} | {row['valid_perplexity']:.1f}"
+        f" | {row['test_perplexity']:.1f} | {row['training_seconds'] / 60:.1f} min |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", default="torch", choices=sorted(rhn.installed_backends()))
+    parser.add_argument("options", nargs="*", metavar="OPTION=VALUE", help="further options of the training")
+    arguments = parser.parse_args()
+
+    runs = Path("runs") / f"depth-experiment-{datetime.now():%Y%m%d-%H%M%S}"
+    rows = [train(arguments.backend, config_of_depth(depth), runs, arguments.options) for depth in DEPTHS]
+    options = json.loads((runs / f"depth-{DEPTHS[0]}" / "options.json").read_text())
+    record = {
+        "backend": arguments.backend,
+        "versions": rhn.load_backend(arguments.backend).describe(),
+        "machine": describe_machine(),
+        "options": {name: options[name] for name in options if name not in OWN_TO_A_RUN},
+        "rows": rows,
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+    subprocess.run([sys.executable, FIGURES, "depth_experiment"], check=True)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
