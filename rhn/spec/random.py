@@ -23,6 +23,7 @@ class Purpose(enum.IntEnum):
     STATE_MASK = 4
     OUTPUT_MASK = 5
     GENERATION = 6
+    MONTE_CARLO = 7
 
 
 def uniform(

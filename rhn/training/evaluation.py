@@ -133,7 +133,7 @@ def evaluate(
         step, read = model.evaluate_step, model.to_numpy
     else:
         step, read = partial(_step_at_temperature, model, temperature), float
-    state = model.zero_state(batch_size)
+    state: State = model.zero_state(batch_size)
     sums, counts = [], []
     for inputs, targets in cut:
         value, state = step(inputs, targets, state)
@@ -167,7 +167,11 @@ def score_of_pieces(nll: NDArray[np.float64], counts: NDArray[np.integer], level
     from the spread between blocks of about `BLOCK` tokens."""
     block = (np.cumsum(counts) - 1) // BLOCK  # (n,) which block a window ends in
     block = np.unique(block, return_inverse=True)[1]  # (n,) without gaps, should a window be longer than a block
-    return score_of_windows(np.bincount(block, nll), np.bincount(block, counts), level)
+    blocks = int(block[-1]) + 1
+    nll_of_block, count_of_block = np.zeros(blocks), np.zeros(blocks, dtype=np.int64)
+    np.add.at(nll_of_block, block, nll)
+    np.add.at(count_of_block, block, counts)
+    return score_of_windows(nll_of_block, count_of_block, level)
 
 
 def score_full_streams(model: Model, corpus: Corpus, show_progress: bool) -> dict[str, Score]:

@@ -6,6 +6,7 @@ python -m rhn_torch.train [COMMAND] with [NAMED CONFIG ...] [OPTION=VALUE ...]
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +17,19 @@ with warnings.catch_warnings():
     from sacred import SETTINGS, Experiment
     from sacred.run import Run
 
+from rhn.training.analyse_command import analyse_checkpoint
+from rhn.training.dynamic_command import evaluate_dynamic as evaluate_dynamically
 from rhn.training.evaluate_command import evaluate_checkpoint
+from rhn.training.generate_command import generate_text
+from rhn.training.mc_command import evaluate_mc as evaluate_by_monte_carlo
 from rhn.training.options import OptionError, RunInterruptedError, translate_arguments
 from rhn.training.recipes import RECIPES
 from rhn.training.train_command import train as train_model
+from rhn_conformance.preflight import PreflightError
 from rhn_datasets import DataError
 
 # What the user can mend; the message is one sentence. Ours are among them: OptionError, CheckpointError, DivergedError.
-USER_ERRORS = (DataError, ImportError, ValueError, OSError, ArithmeticError)
+USER_ERRORS = (DataError, ImportError, ValueError, OSError, ArithmeticError, PreflightError)
 
 SETTINGS["CAPTURE_MODE"] = "sys"  # capturing file descriptors would swallow the progress bar
 
@@ -77,9 +83,33 @@ def defaults() -> None:
     max_minutes = None  # stop after this many minutes, ready to resume
     patience = None  # stop after this many epochs without a better validation score
     checkpoint_minutes = 10.0  # how often to save within an epoch
-    checkpoint = None  # evaluate: the checkpoint file, of any backend
+    checkpoint = None  # of every other command than train: the checkpoint file, of any backend
+    preflight = True  # before training, prove on a dozen small cases that the backend computes what it should
     progress = True  # draw progress bars
     tensorboard = False  # write the metrics for TensorBoard as well, into the run folder
+
+    evaluation = "full"  # evaluate: full (batch 1), or authors_batched (batch_size, bptt_length, tails dropped)
+    temperature = 1.0  # evaluate, generate: divides the logits
+    part = "test"  # evaluate_mc, evaluate_dynamic, analyse: part of the data, train, valid or test
+
+    mc_samples = 100  # evaluate_mc: samples whose probabilities are averaged
+    mc_rows = 50  # ... of which so many run at once, as rows of a batch; takes memory, changes nothing else
+    mc_file = None  # ... where they are summed up, to go on from; None: beside the checkpoint
+    legacy_mc = False  # ... sample and filter as the authors' script did
+
+    dynamic_rule = "rms"  # evaluate_dynamic: rms (gradients normalised, weights decay to the trained ones), or sgd
+    dynamic_rate = None  # ... learning rate for the loss per token; None: 5e-5 for rms, 1.0 for sgd
+    dynamic_length = 5  # ... tokens of a window; the paper takes 5 for words, 20 for characters
+    dynamic_decay = 2e-3  # ... rms: pull back to the trained weights
+    dynamic_epsilon = 2e-5  # ... rms: added to the root mean square of a gradient
+    dynamic_batch_size = 100  # ... rms: rows side by side when gradients are squared and averaged over training data
+    dynamic_windows = None  # ... rms: over so many windows; None: over all of the training data
+
+    prompt = None  # generate: the text to go on with; None: a line end
+    length = 400  # ... tokens to draw
+    top_k = None  # ... from the k likeliest tokens only; None: from all
+
+    analyse_tokens = 2000  # analyse: how many tokens from the start of the part
 
 
 def create_experiment(backend: str) -> Experiment:
@@ -106,6 +136,26 @@ def create_experiment(backend: str) -> Experiment:
         """Score `checkpoint`, written by any backend, on its data; options given here replace those of its run."""
         return _user_errors(evaluate_checkpoint, backend, _config, given(_run))
 
+    @ex.command
+    def evaluate_mc(_config: Mapping[str, Any], _run: Run) -> float:
+        """Score `checkpoint` by Monte Carlo dropout: mean probabilities of `mc_samples` dropout masks."""
+        return _user_errors(evaluate_by_monte_carlo, backend, _config, given(_run))
+
+    @ex.command
+    def evaluate_dynamic(_config: Mapping[str, Any], _run: Run) -> float:
+        """Score `checkpoint` while it goes on learning from the text that it is scored on."""
+        return _user_errors(evaluate_dynamically, backend, _config, given(_run))
+
+    @ex.command
+    def generate(_config: Mapping[str, Any], _run: Run) -> None:
+        """Print text that `checkpoint` makes up after `prompt`."""
+        _user_errors(generate_text, backend, _config, given(_run))
+
+    @ex.command
+    def analyse(_config: Mapping[str, Any], _run: Run) -> None:
+        """Show what the gates of `checkpoint` do: their activity, the loss without them, the norms of the state."""
+        _user_errors(analyse_checkpoint, backend, _config, given(_run))
+
     return ex
 
 
@@ -130,3 +180,5 @@ def _user_errors(command: Callable[..., Any], *arguments: Any) -> Any:
     except RunInterruptedError as stop:
         print(stop)
         sys.exit(stop.exit_status)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

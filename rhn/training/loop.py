@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from rhn.backend import Model
 from rhn.spec.masks import DropRates, VariationalMasks, as_rates, sample_masks
+from rhn.training.checks import require_integer, require_number, require_one_of
 from rhn.training.evaluation import UNITS, evaluate, in_units
 from rhn.training.options import OptionError, pick
 from rhn.training.schedules import SCHEDULES, Schedule, averaging_is_due, epochs_since_best
@@ -58,20 +59,19 @@ class TrainingOptions:
     max_minutes: float | None
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise OptionError(f"schedule={self.schedule!r} is not accepted: it must be one of {', '.join(SCHEDULES)}")
+        require_one_of("schedule", self.schedule, SCHEDULES)
         for name in ("batch_size", "bptt_length", "epochs", "plateau_patience"):
-            _require(name, getattr(self, name), _is_integer, 1, "an integer of at least 1")
+            require_integer(name, getattr(self, name), 1)
         for name in ("decay_after", "seed"):
-            _require(name, getattr(self, name), _is_integer, 0, "an integer of at least 0")
+            require_integer(name, getattr(self, name), 0)
         for name in ("patience", "average_after", "max_steps"):
             if getattr(self, name) is not None:
-                _require(name, getattr(self, name), _is_integer, 1, "an integer of at least 1, or None")
+                require_integer(name, getattr(self, name), 1)
         for name in ("learning_rate", "lr_decay", "max_grad_norm", "checkpoint_minutes"):
-            _require(name, getattr(self, name), _is_number, 5e-324, "a number above 0")
+            require_number(name, getattr(self, name), zero=False)
         if self.max_minutes is not None:
-            _require("max_minutes", self.max_minutes, _is_number, 5e-324, "a number above 0, or None")
-        _require("weight_decay", self.weight_decay, _is_number, 0, "a number of at least 0")
+            require_number("max_minutes", self.max_minutes, zero=False)
+        require_number("weight_decay", self.weight_decay, zero=True)
         try:
             as_rates(self.rates)
         except ValueError as error:
@@ -310,16 +310,3 @@ class Trainer:
             leave=False,
             disable=not self.show_progress,
         )
-
-
-def _require(name: str, value: Any, is_right_type: Callable[[Any], bool], least: float, accepted: str) -> None:
-    if not is_right_type(value) or not value >= least:
-        raise OptionError(f"{name}={value!r} is not accepted: it must be {accepted}")
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

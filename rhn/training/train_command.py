@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rhn.backend import Backend, Model, load_backend
@@ -26,6 +27,7 @@ from rhn.training.published import paper_result
 from rhn.training.report import learning_curves, write_report
 from rhn.training.run_folder import Checkpoint, RunFolder, create_run_folder, open_run_folder, split_checkpoint
 from rhn.training.tensorboard import TensorBoardLog
+from rhn_conformance.preflight import preflight
 from rhn_datasets import Corpus, load_corpus
 
 SAMPLE_LENGTH = {"word": 100, "char": 400, "byte": 400}  # tokens
@@ -66,10 +68,11 @@ def train(
     parameters = start.checkpoint.parameters or initial_parameters(config, options["seed"], *_initialisation(options))
     model = backend.build(config, parameters, options["dtype"], options["device"], optimizer)
     model.load_optimizer_state(dict(start.checkpoint.optimizer_state))
+    proof = _preflight(backend, config, options)
     if folder is None:
         folder = create_run_folder(options["runs_path"], options["run"], f"{backend_name}-{options['dataset']}")
         folder.write_json("options.json", dict(options))
-    folder.write_json("environment.json", describe_environment(backend))
+    folder.write_json("environment.json", {**describe_environment(backend), "preflight": proof})
     _announce(backend, model, corpus, options, folder, start.progress)
 
     tensorboard = TensorBoardLog(folder.path) if options["tensorboard"] else None
@@ -196,6 +199,17 @@ def _initialisation(options: Mapping[str, Any]) -> tuple[float, float, float | s
 def _optimizer(options: Mapping[str, Any]) -> Optimizer:
     names = ("decoupled_weight_decay", "beta1", "beta2", "epsilon")
     return Optimizer(options["optimizer"], **{name: options[name] for name in names})
+
+
+def _preflight(backend: Backend, config: RHNConfig, options: Mapping[str, Any]) -> str:
+    """Prove the backend before it trains, in the precision and on the device of the run; what to put on record."""
+    if not options["preflight"]:
+        return "skipped by preflight=False"
+
+    def build(config: RHNConfig, parameters: Mapping[str, NDArray]) -> Model:
+        return backend.build(config, parameters, options["dtype"], options["device"])
+
+    return str(preflight(build, config, options["dtype"]))
 
 
 def _announce(

@@ -24,6 +24,7 @@ def test_purposes_are_frozen() -> None:
         "STATE_MASK": 4,
         "OUTPUT_MASK": 5,
         "GENERATION": 6,
+        "MONTE_CARLO": 7,
     }
 
 

@@ -1,12 +1,24 @@
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 import rhn
 from rhn.training.baseline import order_two_nats
-from rhn.training.evaluation import Score, evaluate, in_units, score_of_windows
+from rhn.training.evaluate_command import evaluate_checkpoint
+from rhn.training.evaluation import (
+    EvaluationOptions,
+    Score,
+    evaluate,
+    in_units,
+    score_of_pieces,
+    score_of_windows,
+)
 from rhn.training.generation import generate
+from rhn.training.options import OptionError
+from rhn_datasets import load_corpus
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +65,65 @@ def test_the_standard_error_is_that_of_the_mean_for_equal_windows() -> None:
     score = score_of_windows(nll, np.full(4, 10), "char")
     assert score.nats == 3.0
     assert score.standard_error == pytest.approx(np.std(nll / 10, ddof=1) / 2)
+
+
+def test_short_windows_are_gathered_in_blocks_before_their_spread_is_taken() -> None:
+    counts = np.full(60, 5)  # 300 tokens
+    nll = np.random.default_rng(1).random(60)
+    blocks = score_of_windows(nll.reshape(3, 20).sum(axis=1), np.full(3, 100), "char")
+    pieces = score_of_pieces(nll, counts, "char")
+    assert pieces.nats == pytest.approx(blocks.nats, rel=1e-14)
+    assert pieces.standard_error == pytest.approx(blocks.standard_error, rel=1e-12)
+    assert pieces.tokens == 300
+    whole = score_of_pieces(nll[:3], np.array([250, 250, 40]), "char")  # longer than a block
+    assert whole.standard_error == pytest.approx(
+        score_of_windows(nll[:3], np.array([250, 250, 40]), "char").standard_error
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.7, 3.0])
+def test_temperature_divides_the_logits(stream: np.ndarray, temperature: float) -> None:
+    """As a softmax does whose parameters are divided."""
+    config = rhn.RHNConfig(vocab_size=7, hidden_size=5, recurrence_depth=2, tie_weights=False)
+    parameters = rhn.initial_parameters(config, seed=1, init_scale=1.0)
+    divided = {name: p / temperature if name.startswith("softmax") else p for name, p in parameters.items()}
+    backend = rhn.load_backend("reference")
+    score, expected = (
+        evaluate(backend.build(config, p, "float64"), stream, "char", bptt_length=9, temperature=t)
+        for p, t in ((parameters, temperature), (divided, 1.0))
+    )
+    assert score.tokens == expected.tokens
+    # The divided parameters are rounded to float32.
+    assert score.nats == pytest.approx(expected.nats, rel=1e-6)
+
+
+def test_the_command_scores_in_either_way(
+    call: Callable[..., Any], checkpoint: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = call(evaluate_checkpoint, batch_size=3, bptt_length=4)
+    batched = call(evaluate_checkpoint, evaluation="authors_batched", batch_size=3, bptt_length=4)
+    cool = call(evaluate_checkpoint, temperature=0.5)
+    out = capsys.readouterr().out
+    assert "valid (batch 1): bits per character" in out
+    assert "test (the authors' batched way: batch 3, windows of 4, tails dropped): bits per character" in out
+    assert "test (batch 1; temperature 0.5)" in out
+
+    corpus = load_corpus("text", str(checkpoint.with_name("text.txt")))
+    parameters, metadata = rhn.load_checkpoint(checkpoint)
+    model = rhn.load_backend("reference").build(rhn.RHNConfig(**metadata["config"]), parameters, "float64")
+    assert full["test"] == evaluate(model, corpus.test, "char").value
+    assert cool["valid"] == evaluate(model, corpus.valid, "char", temperature=0.5).value
+    expected = evaluate(model, corpus.test, "char", batch_size=3, bptt_length=4, drop_last=True)
+    assert batched["test"] == expected.value
+    assert f"over {expected.tokens} tokens" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("evaluation", "quick"), ("temperature", 0), ("batch_size", 0), ("bptt_length", "long")]
+)
+def test_impossible_options_are_named_before_anything_is_loaded(name: str, value: Any) -> None:
+    with pytest.raises(OptionError, match=f"{name}={value!r} is not accepted: it must be"):
+        evaluate_checkpoint("reference", {**vars(EvaluationOptions()), "checkpoint": "nowhere", name: value}, {})
 
 
 def test_the_baseline_counts_trigrams() -> None:

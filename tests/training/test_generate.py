@@ -1,0 +1,90 @@
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rhn.training.generate_command import GenerationOptions, decoded_pieces, default_prompt, generate_text
+from rhn.training.options import OptionError
+from rhn_datasets import DataError, Vocabulary
+
+BYTES = Vocabulary(tuple(chr(b) for b in range(256)), "byte")
+WORDS = Vocabulary(("<eos>", "<unk>", "the", "cat"), "word")
+CHARACTERS = Vocabulary(("a", "ß", "\n"), "char")
+
+
+@given(st.lists(st.integers(0, 255)))
+def test_bytes_come_as_whole_characters(tokens: list[int]) -> None:
+    assert "".join(decoded_pieces(BYTES, tokens)) == BYTES.decode(tokens)
+
+
+def test_a_character_comes_with_its_last_byte() -> None:
+    assert list(decoded_pieces(BYTES, "a€".encode())) == ["a", "", "", "€", ""]
+
+
+@given(st.lists(st.integers(0, 3)))
+def test_words_are_joined_by_spaces_within_a_line(tokens: list[int]) -> None:
+    assert "".join(decoded_pieces(WORDS, tokens)) == WORDS.decode(tokens)
+
+
+@given(st.lists(st.integers(0, 2)))
+def test_characters_are_what_they_are(tokens: list[int]) -> None:
+    assert "".join(decoded_pieces(CHARACTERS, tokens)) == CHARACTERS.decode(tokens)
+
+
+def test_a_text_begins_after_a_line_end_where_there_is_one() -> None:
+    assert default_prompt(WORDS) == default_prompt(BYTES) == default_prompt(CHARACTERS) == "\n"
+    assert default_prompt(Vocabulary(("x", " "), "char")) == " "
+    assert default_prompt(Vocabulary(("x", "y"), "word")) == "x"
+    for vocabulary in (WORDS, BYTES, CHARACTERS):
+        assert len(vocabulary.encode(default_prompt(vocabulary))) == 1
+
+
+def test_the_command_prints_prompt_and_text(call: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for seed in (1, 1, 2):
+        call(generate_text, prompt="the q", length=30, seed=seed)
+        texts.append(capsys.readouterr().out.split("\n", 1)[1])
+    assert texts[0] == texts[1] != texts[2]
+    assert texts[0].startswith("the q")
+    assert len(texts[0]) == 5 + 30 + 1  # with the line end of the command
+
+
+def test_it_needs_no_data(call: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    call(generate_text, data_path="nowhere.txt", length=3, top_k=1, temperature=0.5)
+    assert capsys.readouterr().out
+
+
+def test_every_token_is_flushed(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shown: list[str] = []
+
+        def flush(self) -> None:
+            self.shown.append(self.getvalue())
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    call(generate_text, prompt="t", length=8)
+    lengths = np.diff([len(text) for text in terminal.shown])
+    assert len(terminal.shown) == 9
+    assert (lengths == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("prompt", 1984), ("prompt", ""), ("length", 0), ("temperature", 0.0), ("top_k", 0), ("seed", -1)],
+)
+def test_impossible_options_are_named_before_anything_is_loaded(name: str, value: Any) -> None:
+    valid = vars(GenerationOptions(prompt=None, length=1, temperature=1.0, top_k=None, seed=1))
+    with pytest.raises(OptionError, match=f"{name}={value!r} is not accepted: it must be"):
+        generate_text("reference", {**valid, "checkpoint": "nowhere", name: value}, {})
+
+
+def test_a_prompt_outside_of_the_vocabulary_is_named(call: Callable[..., Any]) -> None:
+    with pytest.raises(DataError, match="'É' is not among the"):
+        call(generate_text, prompt="École")
