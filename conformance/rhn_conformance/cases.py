@@ -1,0 +1,253 @@
+"""The cases: which model, which window, which options, and which clauses of SPEC.md are tested by them.
+
+A case is a description; `inputs.make_inputs` turns it into numbers. The cases go from simple to composite, and each
+names the clauses that it is the first to exercise: read the first failure of a backend, and you read the clause that
+it breaks. Cases that differ in numbers only have the same sizes, so that a backend that compiles need not do so again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rhn.spec.config import RHNConfig
+from rhn.spec.masks import DropRates
+from rhn.spec.optimizers import PAPER_SGD, Optimizer
+from rhn_conformance.covering import pairwise
+
+DTYPES = ("float64", "float32")
+NOTHING_DROPPED = DropRates()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model and a few consecutive windows.
+
+    Attributes:
+        name: unique; the random numbers of the case are a function of it.
+        clauses: numbers of SPEC.md.
+        config: the architecture.
+        batch_size: B.
+        length: T of one window; `forward` gets two windows in one.
+        num_steps: training steps, each on a window of its own.
+        rates: drop rates of the masks; 0 gives no mask of that kind.
+        given_state: start from a random state, not from zero.
+        repeat_tokens: draw tokens from three word types only.
+        weight_scale: weights are uniform in (-weight_scale, weight_scale), biases too.
+        saturated: add +20 or -20 to two thirds of all gate biases.
+        optimizer: of the training steps.
+        averaging: the weights are averaged from the first step on.
+        learning_rate: of the optimiser.
+        weight_decay: coefficient; 0 is none.
+        max_grad_norm: clipping is active if the gradient is longer than that.
+        dtypes: that it is run in.
+    """
+
+    name: str
+    clauses: tuple[str, ...]
+    config: RHNConfig
+    batch_size: int = 3
+    length: int = 3
+    num_steps: int = 2
+    rates: DropRates = NOTHING_DROPPED
+    given_state: bool = False
+    repeat_tokens: bool = False
+    weight_scale: float = 0.7
+    saturated: bool = False
+    optimizer: Optimizer = PAPER_SGD
+    averaging: bool = False
+    learning_rate: float = 0.2
+    weight_decay: float = 0.0
+    max_grad_norm: float = 100.0
+    dtypes: tuple[str, ...] = DTYPES
+
+
+ALL_MASKS = DropRates(drop_embedding=0.3, drop_input=0.4, drop_state=0.3, drop_output=0.5)
+CLIPPED = 0.5  # a gradient norm that every case exceeds, and every case stays below `Case.max_grad_norm`
+DECAY = 0.05  # so large that a mistake with it shows
+
+
+def _config(**options: Any) -> RHNConfig:
+    """Small, all sizes different, and nothing optional switched on."""
+    plain: dict[str, Any] = {
+        "vocab_size": 11,
+        "hidden_size": 6,
+        "recurrence_depth": 2,
+        "embedding_size": 4,
+        "tie_weights": False,
+    }
+    return RHNConfig(**{**plain, **options})
+
+
+def _tied(**options: Any) -> RHNConfig:
+    return _config(embedding_size=None, tie_weights=True, **options)
+
+
+def _growing_cases() -> list[Case]:
+    """From a single micro-step to whole windows, then one option at a time."""
+    shortest = Case(
+        "shortest", ("1.2", "2.1", "2.2", "2.4", "2.5", "2.8"), _config(recurrence_depth=1), batch_size=1, length=1
+    )
+    window = Case("window", ("2.2", "5.1"), _config(), batch_size=1)
+    plain = Case("plain", ("3.3", "5.1"), _config())
+    with_all_masks = replace(plain, rates=ALL_MASKS, given_state=True)
+    return [
+        shortest,
+        replace(shortest, name="initial-state", clauses=("3.1",), given_state=True),
+        replace(shortest, name="micro-steps", clauses=("1.3", "2.2", "2.3"), config=_config(), given_state=True),
+        window,
+        plain,
+        replace(plain, name="batch-after-state", clauses=("3.1",), given_state=True),
+        replace(plain, name="depth-3", clauses=("2.2", "2.3"), config=_config(recurrence_depth=3)),
+        replace(plain, name="repeated-tokens", clauses=("5.3",), repeat_tokens=True),
+        replace(plain, name="embedding-wider", clauses=("1.1",), config=_config(embedding_size=9)),
+        replace(plain, name="tied", clauses=("2.9", "5.3"), config=_tied()),
+        replace(plain, name="uncoupled", clauses=("2.6",), config=_config(couple_gates=False)),
+        replace(plain, name="sigmoid", clauses=("1.1", "2.4"), config=_config(activation="sigmoid")),
+        replace(plain, name="relu", clauses=("1.1", "2.4"), config=_config(activation="relu")),
+        replace(plain, name="two-layers", clauses=("2.7",), config=_config(num_layers=2)),
+        replace(plain, name="three-layers", clauses=("2.7",), config=_tied(num_layers=3, recurrence_depth=1)),
+        replace(
+            plain,
+            name="mask-embedding",
+            clauses=("4.1", "4.2"),
+            rates=DropRates(drop_embedding=0.5),
+            repeat_tokens=True,
+        ),
+        replace(plain, name="mask-input", clauses=("4.1", "4.3", "4.4"), rates=DropRates(drop_input=0.5)),
+        replace(plain, name="mask-state", clauses=("2.4", "4.3", "4.4"), rates=DropRates(drop_state=0.5)),
+        replace(plain, name="mask-output", clauses=("4.5",), rates=DropRates(drop_output=0.5)),
+        replace(with_all_masks, name="masks-shared", clauses=("4.3", "4.4", "4.6")),
+        replace(
+            with_all_masks,
+            name="masks-separate",
+            clauses=("4.4",),
+            config=_config(share_gate_masks=False),
+        ),
+        replace(
+            with_all_masks,
+            name="masks-separate-uncoupled",
+            clauses=("2.6", "4.4"),
+            config=_config(share_gate_masks=False, couple_gates=False),
+        ),
+        replace(
+            with_all_masks,
+            name="masks-shared-uncoupled",
+            clauses=("2.6", "4.4"),
+            config=_config(couple_gates=False),
+        ),
+        replace(with_all_masks, name="masks-two-layers", clauses=("2.7", "4.3"), config=_config(num_layers=2)),
+        replace(plain, name="weight-decay", clauses=("5.2",), weight_decay=DECAY),
+        replace(plain, name="weight-decay-tied", clauses=("2.9", "5.2"), config=_tied(), weight_decay=DECAY),
+        replace(plain, name="clipping", clauses=("5.4",), max_grad_norm=CLIPPED),
+        replace(
+            plain,
+            name="clipping-with-decay",
+            clauses=("5.2", "5.3", "5.4"),
+            config=_tied(),
+            repeat_tokens=True,
+            weight_decay=1.0,
+            max_grad_norm=CLIPPED,
+        ),
+        *_optimizer_cases(plain),
+    ]
+
+
+def _optimizer_cases(plain: Case) -> list[Case]:
+    adam = replace(plain, optimizer=Optimizer("adam"), learning_rate=0.01, weight_decay=DECAY)
+    return [
+        replace(adam, name="adam", clauses=("5.7",), max_grad_norm=CLIPPED),
+        replace(
+            plain,
+            name="decoupled-decay",
+            clauses=("5.8",),
+            optimizer=Optimizer("sgd", decoupled_weight_decay=True),
+            weight_decay=DECAY,
+        ),
+        replace(
+            adam,
+            name="adam-decoupled-decay",
+            clauses=("5.7", "5.8"),
+            optimizer=Optimizer("adam", decoupled_weight_decay=True),
+        ),
+        replace(plain, name="averaging", clauses=("5.9",), averaging=True, num_steps=3),
+    ]
+
+
+# Every value of every option. Tying and embedding width are one factor, since the one fixes the other.
+FACTORS: dict[str, tuple[Any, ...]] = {
+    "recurrence_depth": (1, 2, 3),
+    "embedding": ("tied", "as wide", "narrower"),
+    "activation": ("tanh", "sigmoid", "relu"),
+    "num_layers": (1, 2),
+    "couple_gates": (True, False),
+    "share_gate_masks": (True, False),
+    "drop_embedding": (0.0, 0.5),
+    "drop_input": (0.0, 0.4),
+    "drop_state": (0.0, 0.4),
+    "drop_output": (0.0, 0.5),
+    "given_state": (False, True),
+    "batch_size": (3, 1),
+    "length": (3, 1),
+    "repeat_tokens": (False, True),
+    "weight_decay": (0.0, DECAY),
+    "max_grad_norm": (100.0, CLIPPED),
+    "dtype": DTYPES,
+}
+
+
+def _pair_cases() -> list[Case]:
+    """Every pair of option values, in as few cases as a covering array needs."""
+    return [_pair_case(f"pairs-{number:02d}", row) for number, row in enumerate(pairwise(FACTORS), start=1)]
+
+
+def _pair_case(name: str, row: dict[str, Any]) -> Case:
+    options = dict(row)
+    architecture = {
+        key: options.pop(key)
+        for key in ("recurrence_depth", "activation", "num_layers", "couple_gates", "share_gate_masks")
+    }
+    embedding = options.pop("embedding")
+    rates = DropRates(*(options.pop(rate) for rate in DropRates._fields))
+    config = (
+        _tied(**architecture)
+        if embedding == "tied"
+        else _config(embedding_size=6 if embedding == "as wide" else 4, **architecture)
+    )
+    return Case(name, ("1.1",), config, rates=rates, dtypes=(options.pop("dtype"),), **options)
+
+
+def _extreme_cases() -> list[Case]:
+    """Where careless arithmetic overflows, cancels or drifts."""
+    plain = Case("", ("6.2",), _config())
+    return [
+        replace(plain, name="smallest", clauses=("1.1",), config=_smallest(), batch_size=1, length=1),
+        replace(plain, name="saturated-gates", saturated=True, given_state=True),
+        replace(
+            plain,
+            name="saturated-gates-uncoupled",
+            saturated=True,
+            given_state=True,
+            config=_config(couple_gates=False, activation="sigmoid"),
+        ),
+        replace(plain, name="large-logits", weight_scale=400.0, config=_config(recurrence_depth=1), learning_rate=1e-3),
+        replace(plain, name="small-weights", clauses=("1.4", "6.2"), weight_scale=0.04, config=_tied()),
+        replace(plain, name="depth-10", clauses=("2.2", "6.2"), config=_tied(recurrence_depth=10)),
+        replace(
+            plain,
+            name="dropout-0.9",
+            clauses=("4.1", "6.2"),
+            rates=DropRates(0.9, 0.9, 0.9, 0.9),
+            batch_size=8,
+            max_grad_norm=1e6,
+            config=_config(hidden_size=24, embedding_size=20),
+        ),
+        replace(plain, name="long-window", clauses=("3.2", "6.2"), length=40, rates=ALL_MASKS, config=_tied()),
+    ]
+
+
+def _smallest() -> RHNConfig:
+    return RHNConfig(vocab_size=2, hidden_size=1, recurrence_depth=1)
+
+
+CASES: tuple[Case, ...] = (*_growing_cases(), *_pair_cases(), *_extreme_cases())

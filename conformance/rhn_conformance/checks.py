@@ -1,0 +1,156 @@
+"""The checks: what is asked of a model in every case. Each returns the tensors that are then compared.
+
+The same functions ask the reference, so an expected value is whatever the reference answers to the same question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rhn.backend import Model
+from rhn_conformance.inputs import Inputs, first_row_everywhere
+
+Tensors = dict[str, NDArray]
+Answers = dict[str, Tensors]  # by the name of the check
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question to a model.
+
+    Attributes:
+        name: of the check.
+        clauses: of SPEC.md that it adds to those of the case.
+        ask: the question. Checks run in the order of `CHECKS` on one model; only the last ones change it.
+        needs_neighbours: makes sense only in a batch of more than one row.
+    """
+
+    name: str
+    clauses: tuple[str, ...]
+    ask: Callable[[Model, Inputs], Tensors]
+    needs_neighbours: bool = False
+
+
+def _parameters(model: Model, inputs: Inputs) -> Tensors:
+    """How many there are, and all of them, bit for bit."""
+    return {"count": np.array(model.parameter_count), **model.parameters()}
+
+
+def _forward(model: Model, inputs: Inputs) -> Tensors:
+    window = inputs.double_window
+    logits, state = model.forward(window.tokens, inputs.state, window.masks)
+    return {"logits": logits, **_named_state(state)}
+
+
+def _loss(model: Model, inputs: Inputs) -> Tensors:
+    step = inputs.steps[0]
+    window = step.window
+    loss, _, state = model.gradients(window.tokens, window.targets, inputs.state, window.masks, step.weight_decay)
+    return {"loss": np.array(loss), **_named_state(state)}
+
+
+def _evaluation(model: Model, inputs: Inputs) -> Tensors:
+    window = inputs.steps[0].window
+    nll, state = model.evaluate_step(window.tokens, window.targets, _state_or_zero(model, inputs), window.masks)
+    return {"nll": model.to_numpy(nll), **_state_from_device(model, state)}
+
+
+def _gradients(model: Model, inputs: Inputs) -> Tensors:
+    step = inputs.steps[0]
+    window = step.window
+    _, gradients, _ = model.gradients(window.tokens, window.targets, inputs.state, window.masks, step.weight_decay)
+    return gradients
+
+
+def _hand_over(model: Model, inputs: Inputs) -> Tensors:
+    """Two windows one after the other; the first one's state goes into the second as it is."""
+    state = _state_or_zero(model, inputs)
+    tensors: Tensors = {}
+    for number, window in enumerate(inputs.halves(), start=1):
+        scores, state = model.log_likelihoods(window.tokens, window.targets, state, window.masks)
+        tensors[f"window {number}: log_likelihoods"] = model.to_numpy(scores)
+    return {**tensors, **_state_from_device(model, state)}
+
+
+def _rows(model: Model, inputs: Inputs) -> Tensors:
+    """Every row is replaced by the first, so every row must give what the first one gave among its neighbours."""
+    window = first_row_everywhere(inputs.double_window)
+    state = None if inputs.state is None else [np.repeat(s[:1], len(s), axis=0) for s in inputs.state]
+    logits, new_state = model.forward(window.tokens, state, window.masks)
+    return {"logits": logits, **_named_state(new_state)}
+
+
+def training(model: Model, inputs: Inputs) -> Iterator[Tensors]:
+    """After each of several training steps: loss, gradient norm, state, every weight, what the optimiser keeps."""
+    if inputs.averaging:
+        model.load_optimizer_state({"averaged_steps": np.array(0)})
+    state = _state_or_zero(model, inputs)
+    for step in inputs.steps:
+        window = step.window
+        loss, state = model.train_step(
+            window.tokens,
+            window.targets,
+            state,
+            window.masks,
+            step.learning_rate,
+            step.weight_decay,
+            step.max_grad_norm,
+        )
+        memory = model.optimizer_state() if inputs.optimizer_remembers else {}
+        yield {
+            "loss": model.to_numpy(loss),
+            "grad_norm": model.to_numpy(model.last_grad_norm),
+            **_state_from_device(model, state),
+            **model.parameters(),
+            **{f"optimiser {name}": value for name, value in memory.items()},
+        }
+
+
+def _training(model: Model, inputs: Inputs) -> Tensors:
+    return {
+        f"step {number}: {name}": tensor
+        for number, tensors in enumerate(training(model, inputs), start=1)
+        for name, tensor in tensors.items()
+    }
+
+
+def _trajectory(model: Model, inputs: Inputs) -> Tensors:
+    """Many steps: the loss of each, and the weights after the last."""
+    losses = [tensors["loss"] for tensors in training(model, inputs)]
+    return {"losses": np.array(losses), **model.parameters()}
+
+
+CHECKS: tuple[Check, ...] = (
+    Check("parameters", ("1.3", "1.5"), _parameters),
+    Check("forward", (), _forward),
+    Check("loss", ("5.1", "5.2"), _loss),
+    Check("evaluation", ("5.6",), _evaluation),
+    Check("gradients", ("5.3",), _gradients),
+    Check("hand-over", ("3.2",), _hand_over),
+    Check("rows", ("3.3",), _rows, needs_neighbours=True),
+    Check("training", ("3.4", "4.6", "5.3", "5.4", "5.5"), _training),
+)
+TRAJECTORY = Check("trajectory", ("3.4", "4.6", "5.5"), _trajectory)
+
+
+def checks_of(inputs: Inputs) -> list[Check]:
+    """The checks of `CHECKS` that make sense for these inputs."""
+    alone = len(inputs.double_window.tokens) == 1
+    return [check for check in CHECKS if not (alone and check.needs_neighbours)]
+
+
+def _state_or_zero(model: Model, inputs: Inputs) -> list:
+    """The state before the first window, as the model makes it if none is given."""
+    return model.zero_state(len(inputs.double_window.tokens)) if inputs.state is None else inputs.state
+
+
+def _named_state(state: list[NDArray]) -> Tensors:
+    return {f"state.{layer}": s for layer, s in enumerate(state)}
+
+
+def _state_from_device(model: Model, state: list) -> Tensors:
+    return _named_state([model.to_numpy(s) for s in state])

@@ -1,0 +1,84 @@
+"""Random exploration: cases that nobody thought of, drawn and shrunk by hypothesis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+from rhn.spec.config import ACTIVATIONS, RHNConfig
+from rhn.spec.masks import DropRates
+from rhn_conformance.cases import Case
+from rhn_conformance.results import Verdict
+from rhn_conformance.runner import Target, examine
+from rhn_conformance.suite import exercise
+
+UNBOUNDED = 10**9  # examples; nobody lives to see them
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> RHNConfig:
+    """Any architecture of small size."""
+    tied = draw(st.booleans())
+    return RHNConfig(
+        vocab_size=draw(st.integers(2, 12)),
+        hidden_size=draw(st.integers(1, 9)),
+        recurrence_depth=draw(st.integers(1, 4)),
+        num_layers=draw(st.integers(1, 3)),
+        embedding_size=None if tied else draw(st.integers(1, 9)),
+        tie_weights=tied,
+        couple_gates=draw(st.booleans()),
+        share_gate_masks=draw(st.booleans()),
+        activation=draw(st.sampled_from(ACTIVATIONS)),
+    )
+
+
+def cases() -> st.SearchStrategy[Case]:
+    """Any small case; its name, and with it its random numbers, vary as well."""
+    rate = st.sampled_from((0.0, 0.25, 0.5, 0.8))
+    return st.builds(
+        Case,
+        name=st.integers(0, 999).map("random-{}".format),
+        clauses=st.just(("6.1",)),
+        config=configs(),
+        batch_size=st.integers(1, 4),
+        length=st.integers(1, 6),
+        rates=st.builds(DropRates, rate, rate, rate, rate),
+        given_state=st.booleans(),
+        repeat_tokens=st.booleans(),
+        weight_scale=st.sampled_from((0.04, 0.3, 1.0)),
+        saturated=st.booleans(),
+        weight_decay=st.sampled_from((0.0, 1e-3, 0.1)),
+        max_grad_norm=st.sampled_from((0.1, 1.0, 100.0)),
+    )
+
+
+def explore(targets: Sequence[Target], examples: int | None = None, search_seed: int = 0) -> None:
+    """Put random cases to every target, until `examples` are done or something fails.
+
+    Args:
+        targets: backends to test.
+        examples: how many cases; None goes on until a failure or Ctrl-C.
+        search_seed: another one finds other cases.
+
+    Raises:
+        ValueError: a case fails; the message holds the smallest one found, and what is wrong with it.
+    """
+
+    @seed(search_seed)
+    @settings(
+        max_examples=UNBOUNDED if examples is None else examples,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
+    @given(cases())
+    def every_case_passes(case: Case) -> None:
+        for target in targets:
+            failures = [r for r in examine(exercise(case), target).results if r.verdict is not Verdict.PASSED]
+            if failures:
+                raise ValueError("\n".join([repr(case), *map(str, failures)]))
+
+    every_case_passes()

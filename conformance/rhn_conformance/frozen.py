@@ -1,0 +1,184 @@
+"""The vectors that travel with this package: how they are made, and the proof that they are what they should be.
+
+Inputs come from the raw bits of a counter-based generator, right answers from decimal arithmetic: neither depends on
+the machine, so both regenerate bit for bit anywhere. vectors/README.md says how to use them without Python.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from rhn.spec.masks import DropRates, VariationalMasks, sample_masks
+from rhn.spec.parameters import parameter_shapes
+from rhn.spec.random import Purpose, uniform
+from rhn_conformance import preflight
+from rhn_conformance.cases import CASES, Case
+from rhn_conformance.exact import exact_answers, exact_model
+from rhn_conformance.inputs import Inputs, make_inputs, representable
+
+Tensors = dict[str, NDArray]
+
+FOLDER = Path(str(resources.files("rhn_conformance"))) / "vectors"
+FILES = ("cases.safetensors", "preflight.safetensors", "manifest.json")
+
+FROZEN_CASES = (
+    "plain",
+    "repeated-tokens",
+    "tied",
+    "uncoupled",
+    "relu",
+    "two-layers",
+    "mask-embedding",
+    "masks-shared",
+    "masks-separate",
+    "masks-separate-uncoupled",
+    "weight-decay",
+    "clipping",
+    "clipping-with-decay",
+    "saturated-gates",
+)
+_CHECKS = ("forward", "loss", "evaluation", "gradients", "hand-over", "training")
+
+
+def write_vectors() -> str:
+    """Make all files anew; says what was written."""
+    cases, small_models, manifest = _make()
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / "cases.safetensors").write_bytes(safetensors.numpy.save(cases))
+    (FOLDER / "preflight.safetensors").write_bytes(safetensors.numpy.save(small_models))
+    (FOLDER / "manifest.json").write_text(_as_text(manifest))
+    size = sum((FOLDER / name).stat().st_size for name in FILES)
+    return f"{len(FROZEN_CASES)} cases and {len(preflight.variants())} small models, {size / 1000:.0f} kB"
+
+
+def check_vectors() -> list[str]:
+    """One line per difference between the files and what they should hold, bit for bit; none is what one hopes for."""
+    cases, small_models, manifest = _make()
+    differences = _differences("cases.safetensors", cases) + _differences("preflight.safetensors", small_models)
+    if (FOLDER / "manifest.json").read_text() != _as_text(manifest):
+        differences.append("manifest.json differs")
+    return differences
+
+
+def _differences(name: str, expected: Tensors) -> list[str]:
+    stored = safetensors.numpy.load_file(FOLDER / name)
+    differences = [f"{name}: {tensor} is missing" for tensor in expected if tensor not in stored]
+    differences += [f"{name}: {tensor} should not be there" for tensor in stored if tensor not in expected]
+    for tensor in expected.keys() & stored.keys():
+        is_, should = stored[tensor], expected[tensor]
+        if is_.dtype != should.dtype or is_.shape != should.shape or is_.tobytes() != should.tobytes():
+            differences.append(f"{name}: {tensor} differs")
+    return sorted(differences)
+
+
+def _make() -> tuple[Tensors, Tensors, dict[str, Any]]:
+    """Tensors of the cases, tensors of the small models of the preflight, manifest."""
+    by_name = {case.name: case for case in CASES}
+    cases: Tensors = {}
+    entries: dict[str, Any] = {}
+    for name in FROZEN_CASES:
+        inputs = make_inputs(by_name[name])
+        cases |= {f"{name}/{key}": _contiguous(value) for key, value in _case_tensors(inputs).items()}
+        entries[name] = _entry(by_name[name], inputs)
+
+    small_models: Tensors = {}
+    for variant in preflight.variants():
+        tensors = _small_model(variant)
+        small_models |= {f"{variant}/{key}": _contiguous(value) for key, value in tensors.items()}
+    manifest = {
+        "format_version": 1,
+        "cases": entries,
+        "preflight": {
+            "configs": {v: preflight.variant_config(v).to_dict() for v in preflight.variants()},
+            "training": [asdict(s) for s in preflight.TRAINING],
+            "evaluation": [s.name for s in preflight.EVALUATION],
+        },
+    }
+    return cases, small_models, manifest
+
+
+def _case_tensors(inputs: Inputs) -> Tensors:
+    window = inputs.double_window
+    tensors: Tensors = {f"inputs/parameters/{name}": value for name, value in inputs.parameters.items()}
+    tensors |= {"inputs/tokens": window.tokens, "inputs/targets": window.targets}
+    for layer, state in enumerate(inputs.state or []):
+        tensors[f"inputs/state/{layer}"] = state.astype(np.float32)
+    tensors |= _mask_tensors("inputs/masks", window.masks)
+    tensors |= _mask_tensors("inputs/masks_of_second_step", inputs.steps[1].window.masks)
+    answers = exact_answers(inputs)
+    for check in _CHECKS:
+        tensors |= {f"expected/{check}/{name}": value for name, value in answers[check].items()}
+    return tensors
+
+
+def _mask_tensors(folder: str, masks: VariationalMasks | None) -> Tensors:
+    if masks is None:
+        return {}
+    tensors: Tensors = {}
+    for kind, mask in masks._asdict().items():
+        if isinstance(mask, list):
+            tensors |= {f"{folder}/{kind}/{layer}": m.astype(np.float32) for layer, m in enumerate(mask)}
+        elif mask is not None:
+            tensors[f"{folder}/{kind}"] = mask.astype(np.float32)
+    return tensors
+
+
+def _entry(case: Case, inputs: Inputs) -> dict[str, Any]:
+    return {
+        "clauses": case.clauses,
+        "config": case.config.to_dict(),
+        "batch_size": case.batch_size,
+        "length": case.length,
+        "initial_state": "given" if case.given_state else "zero",
+        "masks": [kind for kind, rate in zip(VariationalMasks._fields, case.rates, strict=True) if rate],
+        "learning_rate": case.learning_rate,
+        "weight_decay": case.weight_decay,
+        "max_grad_norm": case.max_grad_norm,
+    }
+
+
+def _small_model(variant: str) -> Tensors:
+    """Inputs and right answers of the preflight of one variant; see `preflight.answers`."""
+    config, seed = preflight.variant_config(variant), zlib.crc32(variant.encode())
+    batch_size, length = 2, 3
+    situations = (*preflight.TRAINING, *preflight.EVALUATION)
+    stream = uniform(seed, Purpose.GENERATION, (len(situations), batch_size, length + 1))  # (12, B, T + 1)
+    word_types = np.array([3 if s.repeat_tokens else config.vocab_size for s in situations])
+    words = (stream * word_types[:, None, None]).astype(np.int32)  # (12, B, T + 1)
+    tensors: Tensors = {"tokens": words[:, :, :-1], "targets": words[:, :, 1:]}
+    for index, (name, shape) in enumerate(parameter_shapes(config).items()):
+        draw = uniform(seed, Purpose.PARAMETERS, shape, index=index)
+        tensors[f"parameters/{name}"] = (1.4 * draw - 0.7).astype(np.float32)
+
+    masks = [
+        representable(sample_masks(config, tensors["tokens"][step], DropRates(*[s.drop_rate] * 4), seed, step))
+        for step, s in enumerate(preflight.TRAINING)
+    ]
+    tensors |= {
+        "masks/embedding": np.stack([m.embedding for m in masks]).astype(np.float32),  # (10, B, T)
+        "masks/input": np.stack([m.input[0] for m in masks]).astype(np.float32),  # (10, M, B, E)
+        "masks/state": np.stack([m.state[0] for m in masks]).astype(np.float32),  # (10, M, B, H)
+        "masks/output": np.stack([m.output for m in masks]).astype(np.float32),  # (10, B, H)
+    }
+    model = exact_model(config, preflight.below(tensors, "parameters"))
+    expected: Tensors = {}
+    for number, answer in enumerate(preflight.answers(model, tensors)):
+        expected |= {f"expected/{number}/{name}": np.asarray(value, np.float64) for name, value in answer.items()}
+    return {**tensors, **expected}
+
+
+def _contiguous(array: NDArray) -> NDArray:
+    return np.asarray(array, order="C")  # safetensors stores the memory as it lies there
+
+
+def _as_text(manifest: dict[str, Any]) -> str:
+    return json.dumps(manifest, indent=1) + "\n"

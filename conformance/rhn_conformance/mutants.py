@@ -1,0 +1,169 @@
+"""The reference with one mistake in it: does the suite notice, and does it name the clause?
+
+Each mutant is a mistake that some implementation of Recurrent Highway Networks has made, or nearly. It runs as a
+backend; the first check that it fails must name the clause that it breaks.
+"""
+
+from __future__ import annotations
+
+from rhn.backend import Backend
+from rhn_conformance.rewriting import Edit, rewritten_reference
+
+
+class Mutant:
+    """A mistake.
+
+    Attributes:
+        name: of the backend that makes it.
+        clause: of SPEC.md that it breaks.
+        edits: of the reference's source.
+    """
+
+    def __init__(self, name: str, clause: str, *edits: Edit) -> None:
+        self.name = name
+        self.clause = clause
+        self.edits = edits
+
+    def backend(self) -> Backend:
+        """The reference with the mistake."""
+        return rewritten_reference(self.name, self.edits)
+
+
+def _in(line: str, old: str, new: str) -> Edit:
+    """In the one place where `line` stands, `old` becomes `new`."""
+    return line, line.replace(old, new)
+
+
+# Lines of the reference, or parts of them, in which mistakes are made.
+_H_GATE = "h = ACTIVATION[activation](z[0])"
+_T_GATE = "t = sigmoid(z[1])"
+_C_GATE = "c = 1.0 - t if num_gates == 2 else sigmoid(z[2])  #"
+_UPDATE = "s = h * t + s * c  #"
+_RECURRENT = "z_gate = u @ weights.recurrent[level, gate] + weights.bias[level, gate]"
+_MASKED_STATE = "u = s * _mask_of_gate(state_mask, gate)"
+_MASK_OF_GATE = "return mask[gate] if len(mask) > 1 else mask[0]"
+_MASKED_EMBEDDING = "x = x * masks.embedding[:, :, None]"
+_MASKED_OUTPUT = "top = x if masks.output is None else x * masks.output[:, None, :]"
+_NEW_STATE = "new_state.append(outputs[:, -1])"
+_LOSS = "data_loss = cross_entropy(trace.logits, targets).sum() / batch_size"
+_EMBEDDING_GRADIENT = 'np.add.at(grads["embedding"], trace.tokens, d_x)'
+_RETURNED = "return float(data_loss), {name: grads[name] + weight_decay * value for name, value in p.items()}"
+_STEP = "return {name: parameters[name] - learning_rate * scale * g for name, g in grads.items()}"
+_CALLED_STEP = "stepped = sgd_update(parameters, grads, learning_rate, max_grad_norm)"
+_NORM = "self.last_grad_norm = reference.global_norm(grads)"
+_NLL = "return reference.cross_entropy(logits, targets).sum(), new_state"
+_LOADED = "np.array(parameters[name], np.float64)"
+
+MUTANTS: tuple[Mutant, ...] = (
+    # Gates
+    Mutant("h and t in the other order", "1.2", _in(_H_GATE, "z[0]", "z[1]"), _in(_T_GATE, "z[1]", "z[0]")),
+    Mutant("t and c swapped", "2.4", _in(_UPDATE, "h * t + s * c", "h * c + s * t")),
+    Mutant("masked carry", "2.4", _in(_UPDATE, "s * c", "s * c * _mask_of_gate(state_mask, 0)")),
+    Mutant("tanh whatever the activation", "2.4", _in(_H_GATE, "ACTIVATION[activation]", "np.tanh")),
+    Mutant("c = sigmoid(1 - t)", "2.5", _in(_C_GATE, "1.0 - t", "sigmoid(1.0 - t)")),
+    Mutant("c dropped", "2.5", _in(_UPDATE, "s * c", "s")),
+    Mutant("coupled where uncoupled is asked", "2.6", _in(_C_GATE, "sigmoid(z[2])", "1.0 - t")),
+    # Micro-steps
+    Mutant("transposed R", "2.2", _in(_RECURRENT, "[level, gate] +", "[level, gate].T +")),
+    Mutant("R shared by all micro-steps", "2.2", _in(_RECURRENT, "recurrent[level", "recurrent[0")),
+    Mutant("bias of the first micro-step only", "2.2", _in(_RECURRENT, "+ weights", "+ (level == 0) * weights")),
+    Mutant(
+        "x fed to all micro-steps",
+        "2.3",
+        ("if level == 0:\n                    z_gate", "if True:\n                    z_gate"),
+    ),
+    Mutant(
+        "two biases in the count",
+        "1.3",
+        ("= parameter_count(config)", "= parameter_count(config) + 2 * config.hidden_size"),
+    ),
+    Mutant("backward stops at the time step", "2.2", ("d_s = d_s + d_outputs[:, time]", "d_s = d_outputs[:, time]")),
+    # Masks
+    Mutant(
+        "masks redrawn per time step",
+        "4.3",
+        _in(_MASKED_STATE, "_mask_of_gate(state_mask, gate)", "np.roll(_mask_of_gate(state_mask, gate), time)"),
+    ),
+    Mutant(
+        "masks redrawn per micro-step",
+        "4.3",
+        _in(_MASKED_STATE, "_mask_of_gate(state_mask, gate)", "np.roll(_mask_of_gate(state_mask, gate), level)"),
+    ),
+    Mutant(
+        "input masks of the first layer only",
+        "4.3",
+        ("if masks.input is None else", "if masks.input is None or layer > 0 else"),
+    ),
+    Mutant("shared masks where separate are asked", "4.4", (_MASK_OF_GATE, "return mask[0]")),
+    Mutant("separate masks where shared are asked", "4.4", _in(_MASK_OF_GATE, "mask[0]", "np.roll(mask[0], gate)")),
+    Mutant("masks not scaled by 1/keep", "4.1", _in(_MASKED_EMBEDDING, "masks.embedding[", "(masks.embedding > 0)[")),
+    Mutant("embedding mask of the first row for all", "4.2", _in(_MASKED_EMBEDDING, "[:, :, None]", "[:1, :, None]")),
+    Mutant("output not masked", "4.5", (_MASKED_OUTPUT, "top = x")),
+    Mutant(
+        "output mask reaches the state",
+        "4.5",
+        _in(_NEW_STATE, "[:, -1]", "[:, -1] * (1.0 if masks.output is None else masks.output)"),
+    ),
+    Mutant(
+        "masks kept from the window before",
+        "4.6",
+        ("in_loss = 0.0 if", "masks = vars(self).setdefault('first_masks', masks)\n        in_loss = 0.0 if"),
+    ),
+    # State
+    Mutant("state not handed over", "3.2", ("if state is None else state, len(tokens))", ", len(tokens))")),
+    Mutant("layers share a state", "2.7", ("layer_forward(weights, x, state[i]", "layer_forward(weights, x, state[0]")),
+    Mutant(
+        "rows leak into each other",
+        "3.3",
+        _in(_NEW_STATE, "outputs[:, -1]", "outputs[:, -1] + 1e-6 * (outputs[:, -1] - outputs[:, -1].mean(axis=0))"),
+    ),
+    # Softmax and loss
+    Mutant("missing tying", "2.9", ('grads["embedding"] += d_softmax_weight.T', "pass")),
+    Mutant("mean instead of sum over time", "5.1", _in(_LOSS, ".sum()", ".mean(axis=1).sum()")),
+    Mutant("sum instead of mean over the batch", "5.1", _in(_LOSS, " / batch_size", "")),
+    Mutant("evaluation is a mean over the batch", "5.6", _in(_NLL, ".sum()", ".mean(axis=0).sum()")),
+    Mutant(
+        "softmax overflows", "6.2", ("shifted = logits - logits.real.max(axis=-1, keepdims=True)", "shifted = logits")
+    ),
+    # Gradients and update
+    Mutant(
+        "repeated tokens overwrite each other", "5.3", (_EMBEDDING_GRADIENT, 'grads["embedding"][trace.tokens] = d_x')
+    ),
+    Mutant(
+        "weight decay in the reported loss",
+        "5.2",
+        _in(_RETURNED, "float(data_loss)", "float(loss(config, p, tokens, targets, state, masks, weight_decay))"),
+    ),
+    Mutant(
+        "biases do not decay", "5.2", _in(_RETURNED, "weight_decay *", "weight_decay * (not name.endswith('bias')) *")
+    ),
+    Mutant(
+        "clip before decay",
+        "5.3",
+        (_NORM, f"grads = {{n: g - in_loss * self._parameters[n] for n, g in grads.items()}}\n        {_NORM}"),
+        _in(
+            _CALLED_STEP, "(parameters", "({n: p * (1.0 - learning_rate * weight_decay) for n, p in parameters.items()}"
+        ),
+    ),
+    Mutant(
+        "norm of each tensor", "5.4", _in(_STEP, "scale", "max_grad_norm / max(global_norm({name: g}), max_grad_norm)")
+    ),
+    Mutant("clipping always on", "5.4", _in(_STEP, "scale", "max_grad_norm / global_norm(grads)")),
+    Mutant("ascent", "5.5", _in(_STEP, "- learning_rate", "+ learning_rate")),
+    Mutant(
+        "Adam without bias correction",
+        "5.7",
+        ("mean_unbiased = mean / (1 - optimizer.beta1**step)", "mean_unbiased = mean"),
+    ),
+    Mutant(
+        "decoupled decay scaled by the rate",
+        "5.8",
+        ("new = {name: p * (1.0 - shrink)", "new = {name: p * (1.0 - learning_rate * shrink)"),
+    ),
+    Mutant(
+        "average includes the start",
+        "5.9",
+        ('steps = int(state["averaged_steps"]) + 1', 'steps = int(state["averaged_steps"]) + 2'),
+    ),
+    Mutant("parameters altered by 1e-8", "1.5", (_LOADED, f"{_LOADED} * (1.0 + 1e-8)")),
+)

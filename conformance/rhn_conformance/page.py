@@ -1,0 +1,56 @@
+"""The page: a grid of cases by backends, and the tensors behind each of its cells, in one file that needs no server."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import resources
+from typing import Any
+
+from rhn_conformance.results import Result, Run
+
+_TEMPLATE = resources.files("rhn_conformance") / "page.html"
+_PLACE_OF_DATA = "__DATA__"
+
+
+def render_page(runs: Sequence[Run], results: Sequence[Result]) -> str:
+    """The page as text. Its script reads the data from a JSON block and draws everything."""
+    data = json.dumps(_data(runs, results), separators=(",", ":"), allow_nan=False)
+    return _TEMPLATE.read_text(encoding="utf-8").replace(_PLACE_OF_DATA, data.replace("</", "<\\/"))
+
+
+def _data(runs: Sequence[Run], results: Sequence[Result]) -> dict[str, Any]:
+    """What the script of the page expects; see the comments there."""
+    columns = list(dict.fromkeys((r.backend, r.device, r.dtype) for r in results))
+    rows = list(dict.fromkeys(r.case for r in results))
+    cells: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        key = f"{rows.index(result.case)},{columns.index((result.backend, result.device, result.dtype))}"
+        cells.setdefault(key, []).append(_check(result))
+    return {
+        "runs": [asdict(run) for run in runs],
+        "columns": [{"backend": b, "device": device, "dtype": dtype} for b, device, dtype in columns],
+        "rows": rows,
+        "cells": cells,
+    }
+
+
+def _check(result: Result) -> dict[str, Any]:
+    worst = max(result.errors, key=lambda e: e.max_rel, default=None)
+    return {
+        "check": result.check,
+        "against": result.against,
+        "clauses": result.clauses,
+        "verdict": result.verdict,
+        "message": result.message,
+        "tolerance": _short(worst.tolerance) if worst else None,
+        "errors": [[e.tensor, _short(e.max_abs), _short(e.max_rel), _short(e.ulps)] for e in result.errors],
+        "worst": str(worst) if worst and worst.max_abs else "",
+    }
+
+
+def _short(number: float) -> float | None:
+    """Three digits, which is what the page shows; None if it is not finite."""
+    return float(f"{number:.2e}") if math.isfinite(number) else None

@@ -1,0 +1,181 @@
+"""The gate before training: a dozen small windows through the very model that a run is about to use.
+
+The windows and the right answers are frozen (vectors/preflight.safetensors), so that neither the reference nor this
+suite's cases are needed at run time. All windows go through one model and have one shape: a backend that compiles does
+so twice, once for training and once for evaluation.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from itertools import product
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from rhn.backend import Model
+from rhn.spec.config import RHNConfig
+from rhn.spec.masks import VariationalMasks
+from rhn_conformance.compare import LIMIT, TensorError, compare
+
+VECTORS = resources.files("rhn_conformance") / "vectors" / "preflight.safetensors"
+
+Build = Callable[[RHNConfig, Mapping[str, NDArray]], Model]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """One window: what is special about it."""
+
+    name: str
+    drop_rate: float = 0.3  # of every kind of mask
+    repeat_tokens: bool = False
+    learning_rate: float = 0.2
+    weight_decay: float = 0.0
+    max_grad_norm: float = 100.0
+
+
+# Training steps, one after the other on the same model, the state handed over.
+TRAINING = (
+    Situation("first step"),
+    Situation("state handed over"),
+    Situation("repeated tokens", repeat_tokens=True),
+    Situation("weight decay", weight_decay=0.05),
+    Situation("clipping", max_grad_norm=0.5),
+    Situation("clipping with weight decay", weight_decay=0.5, max_grad_norm=0.5),
+    Situation("little dropout", drop_rate=0.1),
+    Situation("much dropout", drop_rate=0.8),
+    Situation("small learning rate", learning_rate=1e-3),
+    Situation("large learning rate", learning_rate=1.0),
+)
+# Then evaluation, without masks.
+EVALUATION = (Situation("evaluation"), Situation("evaluation, state handed over", repeat_tokens=True))
+
+
+class PreflightError(RuntimeError):
+    """The model does not compute what the specification says."""
+
+
+@dataclass(frozen=True)
+class PreflightReport:
+    """What a preflight that went well has measured.
+
+    Attributes:
+        num_cases: windows compared.
+        worst: the tensor that was farthest off.
+        seconds: that it took, compilation included.
+    """
+
+    num_cases: int
+    worst: TensorError
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"preflight: {self.num_cases} cases, worst {self.worst.ulps:.2g} ULP, ok"
+
+
+def preflight(build: Build, config: RHNConfig, dtype: str = "float32") -> PreflightReport:
+    """Compare a model with frozen vectors before it is trained, and print one line.
+
+    Args:
+        build: makes a model from a configuration and parameters as the run will: same backend, dtype, device and
+            kernels, and the paper's optimiser.
+        config: of the run; the small model has the same gates, tying and sharing of masks.
+        dtype: of the run, "float32" or "float64"; decides the tolerance.
+
+    Raises:
+        PreflightError: a result is off, or could not be had; names case, tensor and error.
+    """
+    started = time.monotonic()
+    variant = variant_of(config)
+    vectors = _load(variant)
+    errors: list[TensorError] = []
+    windows = answers(build(variant_config(variant), below(vectors, "parameters")), vectors)
+    for number, situation in enumerate((*TRAINING, *EVALUATION)):
+        try:
+            errors += compare(next(windows), below(vectors, f"expected/{number}"), dtype, LIMIT[dtype])
+        except Exception as error:
+            raise PreflightError(
+                f"preflight: case {situation.name!r} ({variant}) fails with {type(error).__name__}: {error}"
+            ) from error
+        farthest = max(errors, key=lambda e: e.max_rel)
+        if not farthest.within_tolerance:
+            raise PreflightError(f"preflight: case {situation.name!r} ({variant}): {farthest}; training is refused")
+    worst = max(errors, key=lambda e: e.ulps)
+    report = PreflightReport(len(TRAINING) + len(EVALUATION), worst, time.monotonic() - started)
+    print(report, flush=True)
+    return report
+
+
+def variants() -> list[str]:
+    """Every small model for which there are vectors."""
+    return [
+        ", ".join(words)
+        for words in product(("coupled", "uncoupled"), ("tied", "untied"), ("shared masks", "separate masks"))
+    ]
+
+
+def variant_of(config: RHNConfig) -> str:
+    """The small model that has the gates, the tying and the masks of `config`."""
+    return ", ".join(
+        (
+            "coupled" if config.couple_gates else "uncoupled",
+            "tied" if config.tie_weights else "untied",
+            "shared masks" if config.share_gate_masks else "separate masks",
+        )
+    )
+
+
+def variant_config(variant: str) -> RHNConfig:
+    """Architecture of the small model called `variant`."""
+    gates, tying, masks = variant.split(", ")
+    return RHNConfig(
+        vocab_size=11,
+        hidden_size=6,
+        recurrence_depth=2,
+        embedding_size=None if tying == "tied" else 4,
+        tie_weights=tying == "tied",
+        couple_gates=gates == "coupled",
+        share_gate_masks=masks == "shared masks",
+    )
+
+
+def answers(model: Model, vectors: Mapping[str, NDArray]) -> Iterator[dict[str, NDArray]]:
+    """What `model` says in each situation; the weights are part of it after the first and the last training step."""
+    tokens, targets = vectors["tokens"], vectors["targets"]  # (12, B, T)
+    state = model.zero_state(tokens.shape[1])
+    for number, situation in enumerate(TRAINING):
+        loss, state = model.train_step(
+            tokens[number],
+            targets[number],
+            state,
+            masks_of(vectors, number),
+            situation.learning_rate,
+            situation.weight_decay,
+            situation.max_grad_norm,
+        )
+        weights = model.parameters() if number in (0, len(TRAINING) - 1) else {}
+        norm = model.to_numpy(model.last_grad_norm)
+        yield {"loss": model.to_numpy(loss), "grad_norm": norm, "state": model.to_numpy(state[0]), **weights}
+    for number in range(len(TRAINING), len(tokens)):
+        nll, state = model.evaluate_step(tokens[number], targets[number], state)
+        yield {"nll": model.to_numpy(nll), "state": model.to_numpy(state[0])}
+
+
+def masks_of(vectors: Mapping[str, NDArray], number: int) -> VariationalMasks:
+    """The masks of one training step."""
+    masks = {kind: vectors[f"masks/{kind}"][number].astype(np.float64) for kind in VariationalMasks._fields}
+    return VariationalMasks(masks["embedding"], [masks["input"]], [masks["state"]], masks["output"])
+
+
+def below(tensors: Mapping[str, NDArray], folder: str) -> dict[str, NDArray]:
+    """The tensors whose names start with `folder`, without it."""
+    return {k.removeprefix(f"{folder}/"): v for k, v in tensors.items() if k.startswith(f"{folder}/")}
+
+
+def _load(variant: str) -> dict[str, NDArray]:
+    return below(safetensors.numpy.load(VECTORS.read_bytes()), variant)

@@ -1,0 +1,164 @@
+"""What a run leaves behind: JSON lines, one record per check, and one per run that says where it ran."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rhn_conformance.compare import TensorError
+
+
+class Verdict(StrEnum):
+    """Outcome of one check."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    EXPECTED_FAILURE = "expected failure"  # it failed, and a list of the backend says why it may
+    UNEXPECTED_PASS = "unexpected pass"  # it is on that list, and passed: the list is wrong
+
+    @property
+    def is_good(self) -> bool:
+        """The run may succeed in spite of it."""
+        return self in (Verdict.PASSED, Verdict.EXPECTED_FAILURE)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One check of one case on one backend.
+
+    Attributes:
+        run: identifier of the run; the `Run` record with the same one has versions and machine.
+        case: name of the case.
+        check: name of the check.
+        clauses: of SPEC.md that the case and the check test.
+        backend: name of the backend.
+        device: that it ran on, as asked for; "default" if nothing was.
+        dtype: of its arithmetic.
+        against: "reference", "authors", or the other backend of a pair.
+        verdict: outcome.
+        errors: of every tensor that was compared.
+        message: why it failed, or why it may; else empty.
+    """
+
+    run: str
+    case: str
+    check: str
+    clauses: tuple[str, ...]
+    backend: str
+    device: str
+    dtype: str
+    against: str
+    verdict: Verdict
+    errors: tuple[TensorError, ...] = ()
+    message: str = ""
+
+    @property
+    def ulps(self) -> float:
+        """Largest error of a tensor in ULPs; infinite if nothing could be compared."""
+        return max((e.ulps for e in self.errors), default=math.inf)
+
+    def __str__(self) -> str:
+        where = f"{self.backend} {self.dtype} {self.case}/{self.check} against {self.against}"
+        return f"{self.verdict}: {where} (SPEC.md {', '.join(self.clauses)}): {self.message or 'ok'}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where and with what a run was made."""
+
+    run: str
+    date: str
+    machine: dict[str, str]
+    versions: dict[str, dict[str, str]]  # per backend, as it describes itself
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def new_run(versions: dict[str, dict[str, str]], options: dict[str, Any]) -> Run:
+    """The record of a run that starts now on this machine."""
+    now = datetime.datetime.now(datetime.UTC)
+    return Run(
+        run=now.strftime("%Y%m%dT%H%M%S") + f"-{os.getpid()}",
+        date=now.isoformat(timespec="seconds"),
+        machine={
+            "processor": _processor(),
+            "cores": str(os.cpu_count()),
+            "system": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+        },
+        versions=versions,
+        options=options,
+    )
+
+
+def write_jsonl(path: Path, run: Run, results: Iterable[Result]) -> None:
+    """One line for the run, one per result. Numbers that are not finite are written as strings."""
+    records: list[dict[str, Any]] = [{"record": "run", **asdict(run)}]
+    records += [{"record": "result", **asdict(result)} for result in results]
+    path.write_text("".join(json.dumps(_finite(record), allow_nan=False) + "\n" for record in records))
+
+
+def read_jsonl(path: Path) -> tuple[list[Run], list[Result]]:
+    """The inverse of `write_jsonl`, also of several such files put together.
+
+    Raises:
+        ValueError: a line is not such a record.
+    """
+    runs: list[Run] = []
+    results: list[Result] = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            kind = record.pop("record")
+            if kind == "run":
+                runs.append(Run(**record))
+            else:
+                results.append(_result(record))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"line {number} of {path.name} is not a conformance record ({error})") from error
+    return runs, results
+
+
+def _result(record: dict[str, Any]) -> Result:
+    errors = tuple(
+        TensorError(
+            **{k: _number(v) for k, v in e.items() if k not in ("tensor", "index")},
+            tensor=e["tensor"],
+            index=tuple(e["index"]),
+        )
+        for e in record.pop("errors")
+    )
+    clauses, verdict = tuple(record.pop("clauses")), Verdict(record.pop("verdict"))
+    return Result(**record, clauses=clauses, verdict=verdict, errors=errors)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(value: float | str) -> float:
+    return float(value)
+
+
+def _processor() -> str:
+    """Name of the CPU: the kernel's on Linux, Python's guess elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

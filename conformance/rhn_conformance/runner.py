@@ -1,0 +1,161 @@
+"""Puts the exercises to backends and judges the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import combinations
+
+import numpy as np
+
+from rhn.backend import Backend, Model
+from rhn.spec.config import RHNConfig
+from rhn.spec.optimizers import PAPER_SGD, Optimizer
+from rhn_conformance.checks import Answers, Check, Tensors
+from rhn_conformance.compare import TOLERANCE, TensorError, compare
+from rhn_conformance.inputs import Inputs
+from rhn_conformance.results import Result, Verdict
+from rhn_conformance.suite import Exercise
+
+
+@dataclass
+class Target:
+    """A backend as it is to be tested, and the models that it has built so far."""
+
+    backend: Backend
+    dtype: str
+    device: str | None = None
+    _models: dict[tuple[RHNConfig, Optimizer], Model] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.backend.name
+
+    def model(self, inputs: Inputs) -> Model:
+        """A model with the parameters of `inputs`.
+
+        One that was built for the same configuration takes them over, so that what it has compiled is used again; but
+        not if its optimiser remembers something.
+        """
+        model = self._models.pop((inputs.config, inputs.optimizer), None)
+        if model is not None:
+            model.load_parameters(inputs.parameters)
+            return model
+        # A backend that knows the paper's optimiser only need not know how to be asked for another.
+        options = {} if inputs.optimizer == PAPER_SGD else {"optimizer": inputs.optimizer}
+        return self.backend.build(inputs.config, inputs.parameters, self.dtype, self.device, **options)
+
+    def keep(self, inputs: Inputs, model: Model) -> None:
+        """`model` has answered every question, and may be used again."""
+        if not inputs.optimizer_remembers:
+            self._models[inputs.config, inputs.optimizer] = model
+
+
+@dataclass
+class Sitting:
+    """One target doing one exercise."""
+
+    target: Target
+    results: list[Result] = field(default_factory=list)
+    answers: Answers = field(default_factory=dict)  # to the checks that it answered at all
+
+
+def examine(exercise: Exercise, target: Target, run: str = "") -> Sitting:
+    """Build one model, ask it every question of the exercise, and compare the answers with the right ones.
+
+    Whatever a backend raises is its answer to that question; the next one is asked all the same.
+    """
+    sitting = Sitting(target)
+    inputs, expected = exercise.inputs(), exercise.expected()
+    model: Model | None = None
+    for check in exercise.checks:
+        right = expected[check.name]
+        try:
+            if model is None:
+                model = target.model(inputs)
+            answer = check.ask(model, inputs)
+            if not exercise.complete:
+                answer = {name: tensor for name, tensor in answer.items() if name in right}
+            if check.name == "parameters":
+                _check_dtype(answer, target.dtype)
+            errors = compare(answer, right, target.dtype, TOLERANCE[target.dtype][check.name])
+        except Exception as error:
+            message = f"{type(error).__name__}: {error}"
+            sitting.results.append(_result(exercise, check, target, run, exercise.against, message=message))
+        else:
+            sitting.answers[check.name] = answer
+            sitting.results.append(_result(exercise, check, target, run, exercise.against, errors))
+    if model is not None and len(sitting.answers) == len(exercise.checks):
+        target.keep(inputs, model)
+    return sitting
+
+
+def compare_pairs(exercise: Exercise, sittings: Sequence[Sitting], run: str = "") -> Iterator[Result]:
+    """Every two targets of the same dtype against each other; of each check only the worst tensor is kept."""
+    for one, other in combinations(sittings, 2):
+        if one.target.dtype != other.target.dtype or exercise.against in (one.target.name, other.target.name):
+            continue
+        for check in exercise.checks:
+            if check.name not in one.answers or check.name not in other.answers:
+                continue  # the result against the reference has said so already
+            dtype = one.target.dtype
+            errors = compare(one.answers[check.name], other.answers[check.name], dtype, TOLERANCE[dtype][check.name])
+            worst = max(errors, key=lambda e: e.max_rel)
+            yield _result(exercise, check, one.target, run, other.target.name, [worst])
+
+
+def run_suite(
+    exercises: Sequence[Exercise], targets: Sequence[Target], run: str = "", jobs: int = 1
+) -> Iterator[list[Result]]:
+    """The results of one exercise after the other: of every target against the right answers, then of all pairs.
+
+    Args:
+        exercises: to be done.
+        targets: to do them.
+        run: identifier that the results carry.
+        jobs: how many backends may work at the same time, each in a thread of its own.
+    """
+    backends = list(dict.fromkeys(target.name for target in targets))
+
+    def sit(exercise: Exercise, backend: str) -> list[Sitting]:
+        own = [t for t in targets if t.name == backend and t.dtype in exercise.dtypes]
+        return [examine(exercise, target, run) for target in own]
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for exercise in exercises:
+            exercise.expected()  # once, before several threads ask for it
+            sittings = [s for of_one in pool.map(partial(sit, exercise), backends) for s in of_one]
+            yield [*(r for s in sittings for r in s.results), *compare_pairs(exercise, sittings, run)]
+
+
+def _check_dtype(tensors: Tensors, dtype: str) -> None:
+    for name, tensor in tensors.items():
+        if np.issubdtype(tensor.dtype, np.floating) and tensor.dtype != dtype:
+            raise ValueError(f"{name} has dtype {tensor.dtype}, the model was built with {dtype}")
+
+
+def _result(
+    exercise: Exercise,
+    check: Check,
+    target: Target,
+    run: str,
+    against: str,
+    errors: Sequence[TensorError] = (),
+    message: str = "",
+) -> Result:
+    wrong = [e for e in errors if not e.within_tolerance]
+    return Result(
+        run=run,
+        case=exercise.name,
+        check=check.name,
+        clauses=tuple(dict.fromkeys((*exercise.clauses, *check.clauses))),
+        backend=target.name,
+        device=target.device or "default",
+        dtype=target.dtype,
+        against=against,
+        verdict=Verdict.FAILED if wrong or message else Verdict.PASSED,
+        errors=tuple(errors),
+        message=message or "; ".join(map(str, wrong[:3])),
+    )

@@ -1,0 +1,64 @@
+"""The suite as pytest tests, one per exercise and target: `pytest --pyargs rhn_conformance --rhn-backend NAME`."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from rhn.backend import load_backend
+from rhn_conformance import expectations
+from rhn_conformance.cases import DTYPES
+from rhn_conformance.expectations import ExpectedFailure
+from rhn_conformance.results import Verdict
+from rhn_conformance.runner import Target, examine
+from rhn_conformance.suite import Exercise, all_exercises
+
+
+@cache
+def _target(backend: str, dtype: str, device: str | None) -> Target:
+    """One per session, so that what its models have compiled is used again."""
+    return Target(load_backend(backend), dtype, device)
+
+
+@cache
+def _excuses(backend: str, path: str | None) -> list[ExpectedFailure]:
+    return expectations.load_expected_failures(backend, Path(path) if path else None)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per backend, exercise and dtype."""
+    option = metafunc.config.getoption
+    backends = option("--rhn-backend")
+    if not backends:
+        raise pytest.UsageError("rhn_conformance: name at least one backend with --rhn-backend")
+    for backend in backends:
+        for entry in expectations.unmatched(_excuses(backend, option("--rhn-expected-failures")), all_exercises()):
+            raise pytest.UsageError(
+                f"the expected failure {entry.case}/{entry.check} of {backend} matches nothing: remove it"
+            )
+    parameters = [
+        pytest.param(backend, exercise, dtype, id=f"{backend}-{exercise.name}-{dtype}")
+        for backend in backends
+        for exercise in all_exercises()
+        for dtype in option("--rhn-dtype") or DTYPES
+        if dtype in exercise.dtypes
+    ]
+    metafunc.parametrize(("backend", "exercise", "dtype"), parameters)
+
+
+def test_conformance(backend: str, exercise: Exercise, dtype: str, request: pytest.FixtureRequest) -> None:
+    """Every check of the exercise passes, or fails as it is listed to."""
+    option = request.config.getoption
+    excuses = _excuses(backend, option("--rhn-expected-failures"))
+    results = [
+        expectations.apply(result, excuses)
+        for result in examine(exercise, _target(backend, dtype, option("--rhn-device"))).results
+    ]
+    bad = [str(result) for result in results if not result.verdict.is_good]
+    if bad:
+        pytest.fail("\n".join(bad), pytrace=False)
+    expected_failures = [result.message for result in results if result.verdict is Verdict.EXPECTED_FAILURE]
+    if expected_failures:
+        pytest.xfail("; ".join(expected_failures))

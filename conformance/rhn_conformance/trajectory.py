@@ -1,0 +1,56 @@
+"""One hundred training steps on real text: errors that a single step hides add up, and any drift shows."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import islice
+
+import rhn
+from rhn.reference_backend import ReferenceBackend
+from rhn_conformance.checks import TRAJECTORY, Answers
+from rhn_conformance.inputs import Inputs, Step, Window, representable
+from rhn_conformance.suite import Exercise
+from rhn_datasets import load_corpus, windows
+
+NUM_STEPS = 100
+_BATCH_SIZE, _LENGTH = 4, 10
+_RATES = rhn.DropRates(drop_embedding=0.1, drop_input=0.3, drop_state=0.1, drop_output=0.3)
+_SEED = 1
+
+
+def trajectory_exercise() -> Exercise:
+    """All masks, clipping and weight decay on, state handed over; in float64, where nothing excuses a difference."""
+    return Exercise(
+        name="trajectory",
+        clauses=("4.6", "5.5"),
+        checks=(TRAJECTORY,),
+        inputs=trajectory_inputs,
+        expected=_answers,
+        dtypes=("float64",),
+    )
+
+
+@cache
+def trajectory_inputs() -> Inputs:
+    """The first windows of the Python language reference, which every CPython carries."""
+    corpus = load_corpus("pydoc")
+    config = rhn.RHNConfig(vocab_size=len(corpus.vocabulary), hidden_size=16, recurrence_depth=3)
+    steps = []
+    text = windows(corpus.train, _BATCH_SIZE, _LENGTH, drop_last=True)
+    for number, (tokens, targets) in enumerate(islice(text, NUM_STEPS)):
+        masks = representable(rhn.sample_masks(config, tokens, _RATES, _SEED, step=number))
+        steps.append(Step(Window(tokens, targets, masks), learning_rate=0.2, weight_decay=1e-4, max_grad_norm=10.0))
+    return Inputs(
+        config=config,
+        parameters=rhn.initial_parameters(config, _SEED, init_scale=0.2),
+        state=None,
+        double_window=steps[0].window,
+        steps=tuple(steps),
+    )
+
+
+@cache
+def _answers() -> Answers:
+    inputs = trajectory_inputs()
+    model = ReferenceBackend().build(inputs.config, inputs.parameters, "float64")
+    return {TRAJECTORY.name: TRAJECTORY.ask(model, inputs)}

@@ -1,0 +1,133 @@
+"""The cases say what they claim to say."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise as neighbours
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rhn_conformance.cases import CASES, CLIPPED, FACTORS, Case
+from rhn_conformance.covering import all_pairs, pairs, pairwise
+from rhn_conformance.inputs import Inputs, Window, make_inputs
+from rhn_conformance.suite import all_exercises, exercise, reference_answers, select
+
+SPEC = Path(__file__).parents[2] / "SPEC.md"
+# What no answer of a backend can show: rules about drawing (4.7, 4.8), and the rule about errors (6.1), which
+# every check applies.
+NOT_FOR_BACKENDS = {"4.7", "4.8", "6.1"}
+
+by_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def test_names_are_unique() -> None:
+    names = [exercise.name for exercise in all_exercises()]
+    assert len(set(names)) == len(names)
+
+
+def test_every_clause_has_a_case_and_every_case_names_real_clauses() -> None:
+    clauses = set(re.findall(r"^\* \*\*(\d\.\d+)\*\*", SPEC.read_text(), flags=re.MULTILINE))
+    tested = {c for e in all_exercises() for c in e.clauses} | {
+        c for e in all_exercises() for k in e.checks for c in k.clauses
+    }
+    assert tested == clauses - NOT_FOR_BACKENDS
+
+
+def test_every_pair_of_option_values_occurs() -> None:
+    rows = pairwise(FACTORS)
+    covered = {pair for row in rows for pair in pairs(row, FACTORS)}
+    assert covered == set(all_pairs(FACTORS))
+    assert len(rows) == len([case for case in CASES if case.name.startswith("pairs-")]) <= 15
+
+
+def test_pairwise_of_two_factors_is_their_product() -> None:
+    rows = pairwise({"a": (1, 2, 3), "b": "xy"})
+    assert {(row["a"], row["b"]) for row in rows} == {(a, b) for a in (1, 2, 3) for b in "xy"}
+
+
+@by_case
+def test_inputs_are_exact_in_float32(case: Case) -> None:
+    inputs = make_inputs(case)
+    arrays = [*inputs.parameters.values(), *(inputs.state or [])]
+    for window in windows_of(inputs):
+        masks = window.masks
+        arrays += [] if masks is None else [masks.embedding, *(masks.input or []), *(masks.state or []), masks.output]
+    for array in arrays:
+        if array is not None:
+            np.testing.assert_array_equal(array, array.astype(np.float32))
+
+
+@by_case
+def test_masks_drop_some_units_and_keep_some(case: Case) -> None:
+    for kind, rate in case.rates._asdict().items():
+        per_window = [mask_of(window, kind) for window in windows_of(make_inputs(case))]
+        if rate == 0:
+            assert per_window == [None] * len(per_window)
+            continue
+        values = np.concatenate([mask.ravel() for window in per_window for mask in window])
+        assert 0 < np.count_nonzero(values) < values.size
+
+
+@by_case
+def test_masks_are_drawn_anew_for_every_step(case: Case) -> None:
+    for kind, rate in case.rates._asdict().items():
+        per_step = [mask_of(step.window, kind) for step in make_inputs(case).steps]
+        if rate and kind != "drop_embedding":  # which may have a single entry, and fall out the same
+            for before, after in neighbours(per_step):
+                assert any(np.any(b != a) for b, a in zip(before, after, strict=True))
+
+
+@by_case
+def test_separate_masks_differ_between_gates(case: Case) -> None:
+    masks = make_inputs(case).double_window.masks
+    if not case.config.share_gate_masks and masks is not None:
+        for mask in [*(masks.input or []), *(masks.state or [])]:  # (M, B, features)
+            assert np.any(mask[0] != mask[-1])
+
+
+@by_case
+def test_clipping_is_active_exactly_where_it_is_meant_to_be(case: Case) -> None:
+    for number in range(1, case.num_steps + 1):
+        norm = reference_answers(case)["training"][f"step {number}: grad_norm"]
+        assert (norm > case.max_grad_norm) == (case.max_grad_norm == CLIPPED)
+
+
+@by_case
+def test_reference_hands_over_exactly(case: Case) -> None:
+    """Two windows give what their double gives; so comparing with the reference's two is comparing with its double."""
+    answers = reference_answers(case)
+    for layer in range(case.config.num_layers):
+        np.testing.assert_allclose(
+            answers["hand-over"][f"state.{layer}"], answers["forward"][f"state.{layer}"], rtol=0, atol=1e-15
+        )
+
+
+@by_case
+def test_reference_rows_are_independent(case: Case) -> None:
+    answers = reference_answers(case)
+    if "rows" in answers:
+        first = answers["forward"]["logits"][:1]
+        for row in answers["rows"]["logits"]:
+            np.testing.assert_allclose(row[None], first, rtol=1e-12, atol=1e-14 * np.abs(first).max())
+
+
+def test_selection_by_name_clause_and_nothing() -> None:
+    exercises = [exercise(case) for case in CASES]
+    assert {e.name for e in select(exercises, "uncoupled")} > {"uncoupled", "masks-separate-uncoupled"}
+    assert [e.name for e in select(exercises, "5.8")] == ["decoupled-decay", "adam-decoupled-decay"]
+    assert select(exercises, None) == exercises
+    with pytest.raises(ValueError, match="selects nothing"):
+        select(exercises, "no such case")
+
+
+def windows_of(inputs: Inputs) -> list[Window]:
+    return [inputs.double_window, *(step.window for step in inputs.steps)]
+
+
+def mask_of(window: Window, kind: str) -> list[NDArray] | None:
+    """The masks of a kind, called as its drop rate: a list of one, or of one per layer."""
+    mask = window.masks and getattr(window.masks, kind.removeprefix("drop_"))
+    return mask if mask is None or isinstance(mask, list) else [mask]

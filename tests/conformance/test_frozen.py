@@ -1,0 +1,48 @@
+"""The frozen vectors are small, and regenerate bit for bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from rhn_conformance import frozen
+
+
+def test_they_regenerate_bit_for_bit() -> None:
+    assert frozen.check_vectors() == []
+
+
+def test_they_are_small() -> None:
+    assert sum((frozen.FOLDER / name).stat().st_size for name in frozen.FILES) < 500_000
+
+
+def test_the_manifest_describes_every_case() -> None:
+    manifest = json.loads((frozen.FOLDER / "manifest.json").read_text())
+    tensors = safetensors.numpy.load_file(frozen.FOLDER / "cases.safetensors")
+    assert list(manifest["cases"]) == list(frozen.FROZEN_CASES)
+    assert {name.split("/")[0] for name in tensors} == set(frozen.FROZEN_CASES)
+
+
+def test_one_changed_bit_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frozen, "FROZEN_CASES", ("plain",))
+    monkeypatch.setattr(frozen.preflight, "variants", list)
+    monkeypatch.setattr(frozen, "FOLDER", tmp_path)
+    frozen.write_vectors()
+    assert frozen.check_vectors() == []
+
+    path = tmp_path / "cases.safetensors"
+    tensors = {name: value.copy() for name, value in safetensors.numpy.load_file(path).items()}
+    logits = tensors["plain/expected/forward/logits"]
+    logits[0, 0, 0] = np.nextafter(logits[0, 0, 0], 1.0)
+    del tensors["plain/inputs/tokens"]
+    path.write_bytes(safetensors.numpy.save(tensors))
+    (tmp_path / "manifest.json").write_text("{}")
+    assert frozen.check_vectors() == [
+        "cases.safetensors: plain/expected/forward/logits differs",
+        "cases.safetensors: plain/inputs/tokens is missing",
+        "manifest.json differs",
+    ]

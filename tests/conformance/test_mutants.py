@@ -1,0 +1,40 @@
+"""The suite has teeth: each mistake is noticed, and the first check that notices it names the clause."""
+
+from __future__ import annotations
+
+import pytest
+
+from rhn.backend import Backend
+from rhn_conformance.cases import CASES
+from rhn_conformance.mutants import MUTANTS, Mutant
+from rhn_conformance.results import Result, Verdict
+from rhn_conformance.rewriting import rewritten_reference
+from rhn_conformance.runner import Target, examine
+from rhn_conformance.suite import exercise
+
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")
+
+
+def first_failure(backend: Backend) -> Result | None:
+    targets = {dtype: Target(backend, dtype) for dtype in ("float64", "float32")}
+    for case in CASES:
+        for result in examine(exercise(case), targets[case.dtypes[0]]).results:
+            if result.verdict is Verdict.FAILED:
+                return result
+    return None
+
+
+def test_the_reference_itself_has_no_failure() -> None:
+    assert first_failure(rewritten_reference("unchanged", [])) is None
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
+def test_mutant_fails_first_where_its_clause_is_named(mutant: Mutant) -> None:
+    failure = first_failure(mutant.backend())
+    assert failure is not None, "nothing has noticed"
+    assert mutant.clause in failure.clauses, str(failure)
+
+
+def test_a_mutation_that_does_not_apply_is_an_error() -> None:
+    with pytest.raises(ValueError, match="occurs 0 times in the reference"):
+        rewritten_reference("no mutant", [("a line that is not there", "")])

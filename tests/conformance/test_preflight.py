@@ -1,0 +1,89 @@
+"""The gate before training: it lets the right model pass, and refuses a wrong one by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import rhn
+from rhn.backend import Model
+from rhn.reference_backend import ReferenceBackend
+from rhn_conformance.mutants import MUTANTS
+from rhn_conformance.preflight import PreflightError, preflight, variant_config, variant_of, variants
+
+CONFIG = rhn.RHNConfig(vocab_size=10000, hidden_size=830, recurrence_depth=10)
+# Mistakes that no single small model can show.
+UNSEEN = {
+    "layers share a state",  # one layer
+    "input masks of the first layer only",
+    "tanh whatever the activation",  # tanh
+    "softmax overflows",
+    "two biases in the count",
+    "Adam without bias correction",  # the paper's optimiser
+    "decoupled decay scaled by the rate",
+    "average includes the start",
+}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("variant", variants())
+def test_the_reference_passes_in_every_variant(variant: str, dtype: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert variant_of(variant_config(variant)) == variant
+    report = preflight(partial(ReferenceBackend().build, dtype=dtype), variant_config(variant), dtype)
+    assert report.num_cases == 12
+    assert report.worst.ulps < 100  # measured: 15
+    assert report.seconds < 5
+    assert capsys.readouterr().out == f"preflight: 12 cases, worst {report.worst.ulps:.2g} ULP, ok\n"
+
+
+def test_the_model_is_small_whatever_the_run() -> None:
+    built: list[rhn.RHNConfig] = []
+
+    def build(config: rhn.RHNConfig, parameters: Mapping[str, NDArray]) -> Model:
+        built.append(config)
+        return ReferenceBackend().build(config, parameters)
+
+    preflight(build, CONFIG)
+    assert [config.hidden_size for config in built] == [6]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
+def test_mutants_are_refused(mutant) -> None:
+    refused = 0
+    for variant in variants():
+        try:
+            preflight(partial(mutant.backend().build, dtype="float64"), variant_config(variant), "float64")
+        except PreflightError:
+            refused += 1
+    assert (refused > 0) == (mutant.name not in UNSEEN)
+
+
+def test_refusal_names_case_tensor_and_error() -> None:
+    ascent = next(m for m in MUTANTS if m.name == "ascent").backend()
+    message = r"^preflight: case 'first step' \(coupled, tied, shared masks\): .*\[.*\] is .*, expected .*: off by"
+    with pytest.raises(PreflightError, match=message):
+        preflight(ascent.build, CONFIG)
+
+
+def test_a_result_that_is_not_finite_is_refused() -> None:
+    class Poisoned(ReferenceBackend):
+        def build(self, config, parameters, *args, **kwargs):
+            return super().build(config, {k: np.full_like(v, np.nan) for k, v in parameters.items()}, *args, **kwargs)
+
+    with pytest.raises(PreflightError, match="is nan, expected"):
+        preflight(Poisoned().build, CONFIG)
+
+
+def test_a_model_that_raises_is_refused() -> None:
+    class Broken(ReferenceBackend):
+        def build(self, *args, **kwargs):
+            model = super().build(*args, **kwargs)
+            model.evaluate_step = None
+            return model
+
+    with pytest.raises(PreflightError, match=r"case 'evaluation' .* fails with TypeError"):
+        preflight(Broken().build, CONFIG)

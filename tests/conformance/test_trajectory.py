@@ -1,0 +1,34 @@
+"""The trajectory: one hundred steps that a small mistake does not survive."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rhn.reference_backend import ReferenceBackend
+from rhn_conformance.mutants import MUTANTS
+from rhn_conformance.results import Verdict
+from rhn_conformance.runner import Target, examine
+from rhn_conformance.trajectory import NUM_STEPS, trajectory_exercise, trajectory_inputs
+
+
+def test_one_hundred_steps_on_text_with_all_masks() -> None:
+    inputs = trajectory_inputs()
+    assert len(inputs.steps) == NUM_STEPS == 100
+    assert all(mask is not None for step in inputs.steps for mask in step.window.masks)
+    for before, after in zip(inputs.steps, inputs.steps[1:], strict=False):
+        np.testing.assert_array_equal(before.window.targets[:, -1], after.window.tokens[:, 0])  # consecutive text
+        assert np.any(before.window.masks.state[0] != after.window.masks.state[0])
+
+
+def test_the_reference_learns() -> None:
+    losses = trajectory_exercise().expected()["trajectory"]["losses"]
+    assert losses.shape == (NUM_STEPS,)
+    assert losses[-10:].mean() < losses[:10].mean() - 5
+
+
+def test_it_tells_right_from_wrong() -> None:
+    kept = next(m for m in MUTANTS if m.name == "masks kept from the window before")
+    verdicts = [
+        examine(trajectory_exercise(), Target(b, "float64")).results for b in (ReferenceBackend(), kept.backend())
+    ]
+    assert [results[0].verdict for results in verdicts] == [Verdict.PASSED, Verdict.FAILED]
