@@ -77,7 +77,8 @@ def fast_recurrence(
         return outputs, gradient
 
     # Tensors, because a custom gradient treats variables apart.
-    return recurrence(projected, state, *map(tf.convert_to_tensor, (biases, *recurrent_weights)))
+    outputs = recurrence(projected, state, *map(tf.convert_to_tensor, (biases, *recurrent_weights)))
+    return tf.ensure_shape(outputs, (projected.shape[0], *state.shape))  # the loop has forgotten the length
 
 
 def plain_recurrence(
@@ -97,7 +98,7 @@ def plain_recurrence(
 
     start = (tf.constant(0), state, _array_over_time(length, state))
     _, _, outputs = tf.while_loop(lambda time, *_: time < length, body, start, maximum_iterations=length)
-    return outputs.stack()  # (T, B, H)
+    return tf.ensure_shape(outputs.stack(), (projected.shape[0], *state.shape))  # the loop has forgotten the length
 
 
 def time_step(

@@ -57,9 +57,8 @@ class TorchModel:
         masks: VariationalMasks | None = None,
         weight_decay: float = 0.0,
     ) -> tuple[float, dict[str, NDArray], list[NDArray]]:
-        loss, new_state = self._backward(tokens, targets, state, masks, weight_decay)
-        gradients = self.module.to_contract([parameter.grad for parameter in self.module.parameters()])
-        return loss.item(), gradients, [self.to_numpy(s) for s in new_state]
+        loss, gradients, new_state = self._gradients(tokens, targets, state, masks, weight_decay)
+        return loss.item(), self.module.to_contract(gradients), [self.to_numpy(s) for s in new_state]
 
     def train_step(
         self,
@@ -72,8 +71,7 @@ class TorchModel:
         max_grad_norm: float,
     ) -> tuple[Any, list[Any]]:
         decay_in_loss = 0.0 if self._optimizer.decoupled_weight_decay else weight_decay
-        loss, new_state = self._backward(tokens, targets, state, masks, decay_in_loss)
-        gradients = [parameter.grad for parameter in self.module.parameters()]
+        loss, gradients, new_state = self._gradients(tokens, targets, state, masks, decay_in_loss)
         self.last_grad_norm = self._update(gradients, learning_rate, weight_decay, max_grad_norm)
         return loss, new_state
 
@@ -112,31 +110,30 @@ class TorchModel:
     def to_numpy(self, array: Any) -> NDArray:
         return np.array(array.detach().cpu().numpy(), order="C")
 
-    def _backward(
+    def _gradients(
         self,
         tokens: ArrayLike,
         targets: ArrayLike,
         state: State | None,
         masks: VariationalMasks | None,
         weight_decay: float,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Loss and state after the window, detached; leaves the gradients in the parameters' `grad`."""
-        self.module.zero_grad()
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """As `gradients`, on the device; the gradients in the order of the module's parameters."""
+        parameters = list(self.module.parameters())
         nll, new_state = self._negative_log_likelihood(tokens, targets, state, masks)
-        loss = nll / len(np.asarray(tokens))
-        loss.backward()
+        loss = nll / len(new_state[0])
+        gradients = list(torch.autograd.grad(loss, parameters))
         if weight_decay:
-            for parameter in self.module.parameters():
-                parameter.grad.add_(parameter.detach(), alpha=weight_decay)
-        return loss.detach(), [s.detach() for s in new_state]
+            for gradient, parameter in zip(gradients, parameters, strict=True):
+                gradient.add_(parameter.detach(), alpha=weight_decay)
+        return loss.detach(), gradients, [s.detach() for s in new_state]
 
     def _negative_log_likelihood(
         self, tokens: ArrayLike, targets: ArrayLike, state: State | None, masks: VariationalMasks | None
     ) -> tuple[Tensor, list[Tensor]]:
         """In nats, summed over the window and the batch; and the state after the window."""
-        token_indices, checked_state, masks = self._window(tokens, state, masks)
-        target_indices = self._targets(targets, tokens)
-        return self.module.negative_log_likelihood(token_indices, target_indices, checked_state, masks)
+        token_indices, state, masks = self._window(tokens, state, masks)
+        return self.module.negative_log_likelihood(token_indices, self._targets(targets, tokens), state, masks)
 
     def _window(
         self, tokens: ArrayLike, state: State | None, masks: VariationalMasks | None
@@ -148,6 +145,7 @@ class TorchModel:
         return self._indices(tokens), None if state is None else self._check_state(state, len(tokens)), masks
 
     def _targets(self, targets: ArrayLike, tokens: ArrayLike) -> Tensor:
+        """What the module takes, checked."""
         targets = check_tokens("targets", targets, self.config.vocab_size)
         if targets.shape != np.shape(tokens):
             raise ValueError(f"targets have shape {targets.shape}, tokens {np.shape(tokens)}: they must be the same")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -70,10 +71,11 @@ class RHN(nn.Module):
             "device": device,
             "dtype": dtype,
         }
-        self.cells = nn.ModuleList(
+        cells = nn.ModuleList(
             RHNCell(input_size if layer == 0 else hidden_size, hidden_size, recurrence_depth, **options)
             for layer in range(num_layers)
         )
+        self.cells = cast("Sequence[RHNCell]", cells)  # nn.ModuleList does not say what it holds
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""

@@ -44,7 +44,7 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
         return (normaliser.log() - logit_of_target).sum()
 
     @staticmethod
-    def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("softmax_cross_entropy has no second derivative: use F.linear and F.cross_entropy")
         top, weight, d_logits = ctx.saved_tensors

@@ -88,7 +88,7 @@ class RHNLanguageModel(nn.Module):
             state: per layer (B, H) before the window; None is zero.
             masks: of tensors or NumPy arrays; None drops nothing.
         """
-        top, new_state = self._top(tokens, state, masks)  # (T, B, H)
+        top, new_state = self._top(tokens, state, masks, sparse_gradient=False)  # (T, B, H)
         logits = F.linear(top, self._softmax_weight(), self.softmax_bias)  # (T, B, V)
         return logits.transpose(0, 1), new_state
 
@@ -103,18 +103,18 @@ class RHNLanguageModel(nn.Module):
 
         The same as cross-entropy of what `forward` returns, in less time and memory, but without second derivative.
         """
-        top, new_state = self._top(tokens, state, masks)  # (T, B, H)
+        # A tied embedding has a dense gradient from the softmax already: a sparse one is added to it in place, where a
+        # second dense one would cost another (V, H) matrix.
+        top, new_state = self._top(tokens, state, masks, sparse_gradient=self.config.tie_weights)  # (T, B, H)
         nll = softmax_cross_entropy(top.flatten(0, 1), self._softmax_weight(), self.softmax_bias, targets.t().flatten())
         return nll, new_state
 
     def _top(
-        self, tokens: Tensor, state: Sequence[Tensor] | None, masks: VariationalMasks | None
+        self, tokens: Tensor, state: Sequence[Tensor] | None, masks: VariationalMasks | None, sparse_gradient: bool
     ) -> tuple[Tensor, list[Tensor]]:
         """What the softmax layer sees, (T, B, H) and masked; and the state after the window."""
         masks = NO_MASKS if masks is None else masks
-        # A tied embedding has a dense gradient from the softmax already: a sparse one is added to it in place, where a
-        # second dense one would cost a (V, H) matrix more.
-        x = F.embedding(tokens.t(), self.embedding, sparse=self.config.tie_weights)  # (T, B, E)
+        x = F.embedding(tokens.t(), self.embedding, sparse=sparse_gradient)  # (T, B, E)
         if masks.embedding is not None:
             x = x * self._tensor(masks.embedding).t().unsqueeze(-1)
         h_0 = None if state is None else torch.stack(list(state))  # (num_layers, B, H)

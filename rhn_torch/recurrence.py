@@ -142,7 +142,7 @@ class _FastRecurrence(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, d_outputs: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, d_outputs: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("fast_recurrence has no second derivative: use plain_recurrence (recurrence='plain')")
         state_mask, state, outputs, gates, inner, *weights = ctx.saved_tensors

@@ -44,6 +44,12 @@ def test_what_is_returned() -> None:
     np.testing.assert_array_equal(layer(X), state[-1])
 
 
+def test_shapes_are_known_before_there_is_data() -> None:
+    output, state = RHN(6, 2, return_sequences=True, return_state=True)(keras.Input((5, 3)))
+    assert output.shape == (None, 5, 6)
+    assert state.shape == (None, 6)
+
+
 def test_state_handed_over_by_hand_continues_the_sequence() -> None:
     layer = RHN(6, 2, num_layers=2, return_sequences=True, return_state=True)
     whole, *_ = layer(X)

@@ -191,8 +191,8 @@ def test_device_argument():
 
 def test_repr_tells_what_is_not_default():
     text = repr(RHN(E, H, L, num_layers=2, batch_first=True, couple_gates=False, activation="relu", recurrence="plain"))
-    assert "RHN(\n  5, 6, recurrence_depth=2, num_layers=2, batch_first=True, recurrence='plain'" in text
-    assert "RHNCell(\n        5, 6, recurrence_depth=2, couple_gates=False, activation='relu'" in text
+    assert "5, 6, recurrence_depth=2, num_layers=2, batch_first=True, recurrence='plain'\n" in text
+    assert "5, 6, recurrence_depth=2, couple_gates=False, activation='relu'\n" in text
 
 
 @pytest.mark.parametrize(

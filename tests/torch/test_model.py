@@ -7,10 +7,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+from cases import make_case
 from torch.nn import functional as F
 
 import rhn
-from cases import make_case
 from rhn_torch import RHNLanguageModel
 from rhn_torch.loss import softmax_cross_entropy
 
@@ -41,7 +41,7 @@ def test_exported_parameters_are_copies():
 
 def test_parameters_that_do_not_fit():
     case = make_case()
-    with pytest.raises(ValueError, match="missing softmax.bias"):
+    with pytest.raises(ValueError, match=r"missing softmax\.bias"):
         make_model(case).load_parameters({k: v for k, v in case.parameters.items() if k != "softmax.bias"})
 
 
@@ -93,6 +93,18 @@ def test_second_derivative_of_the_loss_names_the_way_out():
     nll, _ = model.negative_log_likelihood(torch.from_numpy(case.tokens), torch.from_numpy(case.targets))
     with pytest.raises(RuntimeError, match=r"use F\.linear and F\.cross_entropy"):
         torch.autograd.grad(nll, model.softmax_bias, create_graph=True)
+
+
+@pytest.mark.parametrize("options", ARCHITECTURES, ids=str)
+def test_plain_model_has_second_derivatives(options):
+    case = make_case(length=2, batch_size=1, recurrence_depth=1, hidden_size=2, vocab_size=3, **options)
+    model, tokens = make_model(case, recurrence="plain"), torch.from_numpy(case.tokens)
+
+    def of_tensors(embedding, bias):
+        logits, _ = torch.func.functional_call(model, {"embedding": embedding, "softmax_bias": bias}, (tokens,))
+        return logits.log_softmax(dim=-1)
+
+    torch.autograd.gradgradcheck(of_tensors, (model.embedding, model.softmax_bias))
 
 
 @pytest.mark.parametrize("options", ARCHITECTURES, ids=str)
