@@ -151,7 +151,7 @@ class JaxModel:
 
     def _check_state(self, state: State, batch_size: int) -> list[Array]:
         # On the model's own device from the first window on: elsewhere it would be compiled for a second time.
-        arrays = [self._to_device(jnp.array(s, self._dtype)) for s in state]
+        arrays = [self._to_device(s if isinstance(s, Array) else np.array(s, self._dtype)) for s in state]
         shapes, needed = [s.shape for s in arrays], [(batch_size, self.config.hidden_size)] * self.config.num_layers
         if shapes != needed:
             raise ValueError(f"state has shapes {shapes}, needed are {needed}")

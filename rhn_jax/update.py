@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rhn.spec.optimizers import Optimizer, OptimizerState
 
 Tree = Any  # a pytree of arrays with the structure of the parameters
-Scalar = Array | np.floating[Any] | float
+Scalar: TypeAlias = Array | np.floating[Any] | float
 
 
 class Rates(NamedTuple):

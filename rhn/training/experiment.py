@@ -114,10 +114,10 @@ def defaults() -> None:
 
 def create_experiment(backend: str) -> Experiment:
     """The experiment of one backend, with all commands, options and named configs."""
-    ex = Experiment(f"rhn_{backend}", save_git_info=False)
+    ex: Any = Experiment(f"rhn_{backend}", save_git_info=False)  # Sacred annotates little, and some of it wrongly
     logger = logging.getLogger(f"rhn_{backend}")
     logger.setLevel(logging.CRITICAL)  # Sacred's own messages; what a run does is said by its command
-    ex.logger = logger  # type: ignore[assignment]  # Sacred annotates nothing and starts with None
+    ex.logger = logger
     ex.config(defaults)
     for name, recipe in RECIPES.items():
         ex.add_named_config(name, recipe)

@@ -18,6 +18,7 @@ DEMO: dict[str, Any] = {
     "transform_bias": -1.0,  # a more open gate learns faster at the start, and there are few epochs
     "learning_rate": 0.3,
     "epochs": 4,
+    "max_grad_norm": 5.0,  # the first steps of so high a rate are wild otherwise
     "decay_after": 3,  # the last epoch at half the rate
     "lr_decay": 2.0,
     "drop_embedding": 0.0,  # so few epochs do not overfit

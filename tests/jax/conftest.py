@@ -11,8 +11,10 @@ import pytest
 if find_spec("jax") is None or find_spec("flax") is None:
     collect_ignore_glob = ["test_*.py"]
 else:
-    # The arrays here are tiny: threads would only wait for each other.
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
+    # The arrays here are tiny: threads would only wait for each other, and machine code that is quick takes longer to
+    # make than slow code to run.
+    flags = ("--xla_cpu_multi_thread_eigen=false", "--xla_backend_optimization_level=0")
+    os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *flags)).strip()
     import jax
 
 
