@@ -37,10 +37,13 @@ class TensorFlowModel:
             self.module = RHNLanguageModel(config, dtype=dtype)
             self.module.build((None, None))
             self.last_grad_norm: Any = tf.zeros((), dtype)
-        # One program per shape of the window and kind of masks.
+        # XLA makes one program of each of these per shape of the window and kind of masks. It would make another one
+        # for calls from Python than for calls from a graph, so all calls are from the graphs below.
         self._compiled_forward = tf.function(self._forward, jit_compile=True)
-        self._compiled_nll = tf.function(self._negative_log_likelihoods, jit_compile=True)
         self._compiled_gradients = tf.function(self._gradients, jit_compile=True)
+        self._call_forward = tf.function(lambda *window: self._compiled_forward(*window))
+        self._call_gradients = tf.function(lambda *inputs: self._compiled_gradients(*inputs))
+        self._call_log_likelihoods = tf.function(self._log_likelihoods)
         self.load_parameters(parameters)
         self.load_optimizer_state({})
 
@@ -48,7 +51,7 @@ class TensorFlowModel:
         self, tokens: ArrayLike, state: State | None = None, masks: VariationalMasks | None = None
     ) -> tuple[NDArray, list[NDArray]]:
         with tf.device(self._device):
-            logits, new_state = self._compiled_forward(*self._window(tokens, state, masks))
+            logits, new_state = self._call_forward(*self._window(tokens, state, masks))
         return self.to_numpy(logits), [self.to_numpy(s) for s in new_state]
 
     def gradients(
@@ -60,7 +63,7 @@ class TensorFlowModel:
         weight_decay: float = 0.0,
     ) -> tuple[float, dict[str, NDArray], list[NDArray]]:
         with tf.device(self._device):
-            loss, gradients, new_state = self._compiled_gradients(
+            loss, gradients, new_state = self._call_gradients(
                 self._targets(targets, tokens), *self._window(tokens, state, masks), self._scalar(weight_decay)
             )
         return float(loss), self.module.to_contract(gradients), [self.to_numpy(s) for s in new_state]
@@ -76,7 +79,7 @@ class TensorFlowModel:
         max_grad_norm: float,
     ) -> tuple[Any, list[Any]]:
         with tf.device(self._device):
-            loss, self.last_grad_norm, new_state = self._train_step_function(
+            loss, self.last_grad_norm, new_state = self._call_train_step(
                 self._targets(targets, tokens),
                 *self._window(tokens, state, masks),
                 *(self._scalar(value) for value in (weight_decay, learning_rate, max_grad_norm)),
@@ -86,16 +89,14 @@ class TensorFlowModel:
     def evaluate_step(
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
     ) -> tuple[Any, list[Any]]:
-        with tf.device(self._device):
-            nll, new_state = self._compiled_nll(self._targets(targets, tokens), *self._window(tokens, state, masks))
-            return tf.reduce_sum(nll), new_state
+        log_likelihoods, new_state = self.log_likelihoods(tokens, targets, state, masks)
+        return -tf.reduce_sum(log_likelihoods), new_state
 
     def log_likelihoods(
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
     ) -> tuple[Any, list[Any]]:
         with tf.device(self._device):
-            nll, new_state = self._compiled_nll(self._targets(targets, tokens), *self._window(tokens, state, masks))
-            return -nll, new_state
+            return self._call_log_likelihoods(self._targets(targets, tokens), *self._window(tokens, state, masks))
 
     def parameters(self) -> dict[str, NDArray]:
         return self.module.export_parameters()
@@ -112,8 +113,8 @@ class TensorFlowModel:
             self._update = Update(
                 self._optimizer, parameters, state, self.module.from_contract, self.module.to_contract
             )
-        # Only the gradients are compiled by XLA; see `Update`.
-        self._train_step_function = tf.function(self._train_step)
+        # The update itself is not compiled by XLA; see `Update`.
+        self._call_train_step = tf.function(self._train_step)
 
     def zero_state(self, batch_size: int) -> list[Any]:
         with tf.device(self._device):
@@ -122,7 +123,7 @@ class TensorFlowModel:
     def to_numpy(self, array: Any) -> NDArray:
         return np.array(array)
 
-    # What is compiled: tensors in, tensors out. Scalars are tensors too, so that another rate is no new program.
+    # Tensors in, tensors out. Scalars are tensors too, so that another rate is no new program.
 
     def _forward(
         self, tokens: tf.Tensor, state: list[tf.Tensor], masks: VariationalMasks
@@ -130,12 +131,12 @@ class TensorFlowModel:
         logits, *new_state = self.module(tokens, state=state, masks=masks)
         return logits, new_state
 
-    def _negative_log_likelihoods(
+    def _log_likelihoods(
         self, targets: tf.Tensor, tokens: tf.Tensor, state: list[tf.Tensor], masks: VariationalMasks
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """(B, T) in nats; and the state after the window."""
-        logits, new_state = self._forward(tokens, state, masks)  # (B, T, V)
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits), new_state
+        logits, new_state = self._compiled_forward(tokens, state, masks)  # (B, T, V)
+        return -tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits), new_state
 
     def _gradients(
         self,
@@ -148,7 +149,8 @@ class TensorFlowModel:
         """Loss, gradients in the order of `module.trainable_variables`, and the state after the window."""
         parameters = [variable.value for variable in self.module.trainable_variables]
         with tf.GradientTape() as tape:
-            nll, new_state = self._negative_log_likelihoods(targets, tokens, state, masks)  # (B, T)
+            logits, new_state = self._forward(tokens, state, masks)  # (B, T, V)
+            nll = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)  # (B, T)
             loss = tf.reduce_sum(tf.reduce_mean(nll, axis=0))  # summed over time
         gradients = tape.gradient(loss, parameters)
         return loss, [g + weight_decay * p for g, p in zip(gradients, parameters, strict=True)], new_state

@@ -1,0 +1,1 @@
+"""Conformance suite for Recurrent Highway Network backends; see the README beside this package."""

@@ -232,11 +232,20 @@ def _extreme_cases() -> list[Case]:
         ),
         replace(plain, name="large-logits", weight_scale=400.0, config=_config(recurrence_depth=1), learning_rate=1e-3),
         replace(plain, name="small-weights", clauses=("1.4", "6.2"), weight_scale=0.04, config=_tied()),
-        replace(plain, name="depth-10", clauses=("2.2", "6.2"), config=_tied(recurrence_depth=10)),
+        replace(
+            plain,
+            name="depth-10",  # in the dtype in which it may go wrong; it takes a minute to compile
+            clauses=("2.2", "6.2"),
+            config=_tied(recurrence_depth=10),
+            dtypes=("float32",),
+        ),
         replace(
             plain,
             name="dropout-0.9",
             clauses=("4.1", "6.2"),
+            # Units that are kept count tenfold. With weights as large as elsewhere the state would be chaotic: the error
+            # of any arithmetic would grow a thousandfold in four time steps, and say nothing about the backend.
+            weight_scale=0.1,
             rates=DropRates(0.9, 0.9, 0.9, 0.9),
             batch_size=8,
             max_grad_norm=1e6,

@@ -25,14 +25,14 @@ class Check:
     Attributes:
         name: of the check.
         clauses: of SPEC.md that it adds to those of the case.
-        ask: the question. Checks run in the order of `CHECKS` on one model; only the last ones change it.
-        needs_neighbours: makes sense only in a batch of more than one row.
+        ask: the question. Checks run in the order of `CHECKS` on one model; only the training changes it.
+        applies: whether the question makes sense for these inputs.
     """
 
     name: str
     clauses: tuple[str, ...]
     ask: Callable[[Model, Inputs], Tensors]
-    needs_neighbours: bool = False
+    applies: Callable[[Inputs], bool] = lambda inputs: True
 
 
 def _parameters(model: Model, inputs: Inputs) -> Tensors:
@@ -85,7 +85,7 @@ def _rows(model: Model, inputs: Inputs) -> Tensors:
 
 
 def training(model: Model, inputs: Inputs) -> Iterator[Tensors]:
-    """After each of several training steps: loss, gradient norm, state, every weight, what the optimiser keeps."""
+    """After each of several training steps: loss, gradient norm, state and every weight."""
     if inputs.averaging:
         model.load_optimizer_state({"averaged_steps": np.array(0)})
     state = _state_or_zero(model, inputs)
@@ -100,13 +100,11 @@ def training(model: Model, inputs: Inputs) -> Iterator[Tensors]:
             step.weight_decay,
             step.max_grad_norm,
         )
-        memory = model.optimizer_state() if inputs.optimizer_remembers else {}
         yield {
             "loss": model.to_numpy(loss),
             "grad_norm": model.to_numpy(model.last_grad_norm),
             **_state_from_device(model, state),
             **model.parameters(),
-            **{f"optimiser {name}": value for name, value in memory.items()},
         }
 
 
@@ -116,6 +114,11 @@ def _training(model: Model, inputs: Inputs) -> Tensors:
         for number, tensors in enumerate(training(model, inputs), start=1)
         for name, tensor in tensors.items()
     }
+
+
+def _optimiser(model: Model, inputs: Inputs) -> Tensors:
+    """What the optimiser remembers after the training."""
+    return model.optimizer_state()
 
 
 def _trajectory(model: Model, inputs: Inputs) -> Tensors:
@@ -131,16 +134,16 @@ CHECKS: tuple[Check, ...] = (
     Check("evaluation", ("5.6",), _evaluation),
     Check("gradients", ("5.3",), _gradients),
     Check("hand-over", ("3.2",), _hand_over),
-    Check("rows", ("3.3",), _rows, needs_neighbours=True),
+    Check("rows", ("3.3",), _rows, applies=lambda inputs: len(inputs.double_window.tokens) > 1),
     Check("training", ("3.4", "4.6", "5.3", "5.4", "5.5"), _training),
+    Check("optimiser", (), _optimiser, applies=lambda inputs: inputs.optimizer_remembers),
 )
 TRAJECTORY = Check("trajectory", ("3.4", "4.6", "5.5"), _trajectory)
 
 
 def checks_of(inputs: Inputs) -> list[Check]:
     """The checks of `CHECKS` that make sense for these inputs."""
-    alone = len(inputs.double_window.tokens) == 1
-    return [check for check in CHECKS if not (alone and check.needs_neighbours)]
+    return [check for check in CHECKS if check.applies(inputs)]
 
 
 def _state_or_zero(model: Model, inputs: Inputs) -> list:

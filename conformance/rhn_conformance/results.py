@@ -132,7 +132,7 @@ def read_jsonl(path: Path) -> tuple[list[Run], list[Result]]:
 def _result(record: dict[str, Any]) -> Result:
     errors = tuple(
         TensorError(
-            **{k: _number(v) for k, v in e.items() if k not in ("tensor", "index")},
+            **{k: float(v) for k, v in e.items() if k not in ("tensor", "index")},
             tensor=e["tensor"],
             index=tuple(e["index"]),
         )
@@ -148,10 +148,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _number(value: float | str) -> float:
-    return float(value)
 
 
 def _processor() -> str:

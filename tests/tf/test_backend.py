@@ -61,7 +61,7 @@ def test_a_step_is_traced_once_per_shape_and_kind_of_masks() -> None:
             tokens, targets = case.tokens[:, :length], case.targets[:, :length]
             masks = rhn.sample_masks(case.config, tokens, rhn.DropRates(0.25, 0.4, 0.3, 0.35), 1, step)
             _, state = model.train_step(tokens, targets, state, masks, 0.1 / (epoch + 1), 0.01 * step, 5.0 + step)
-    traces = model._train_step_function.experimental_get_tracing_count
+    traces = model._call_train_step.experimental_get_tracing_count
     assert traces() == 2
     for _ in range(2):
         _, state = model.train_step(case.tokens, case.targets, state, None, 0.1, 0.0, 5.0)
