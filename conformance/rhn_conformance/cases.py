@@ -243,8 +243,8 @@ def _extreme_cases() -> list[Case]:
             plain,
             name="dropout-0.9",
             clauses=("4.1", "6.2"),
-            # Units that are kept count tenfold. With weights as large as elsewhere the state would be chaotic: the error
-            # of any arithmetic would grow a thousandfold in four time steps, and say nothing about the backend.
+            # Units that are kept count tenfold. With weights as large as elsewhere the state is chaotic: the error
+            # of any arithmetic grows a thousandfold in four time steps, and says nothing about the backend.
             weight_scale=0.1,
             rates=DropRates(0.9, 0.9, 0.9, 0.9),
             batch_size=8,
