@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import rhn
 from rhn.backend import Model
 from rhn.reference_backend import ReferenceBackend
-from rhn_conformance.mutants import MUTANTS
+from rhn_conformance.mutants import MUTANTS, Mutant
 from rhn_conformance.preflight import PreflightError, preflight, variant_config, variant_of, variants
 
 CONFIG = rhn.RHNConfig(vocab_size=10000, hidden_size=830, recurrence_depth=10)
@@ -52,14 +52,17 @@ def test_the_model_is_small_whatever_the_run() -> None:
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
-def test_mutants_are_refused(mutant) -> None:
-    refused = 0
-    for variant in variants():
+def test_mutants_are_refused_in_some_variant(mutant: Mutant) -> None:
+    build = partial(mutant.backend().build, dtype="float64")
+
+    def is_refused(variant: str) -> bool:
         try:
-            preflight(partial(mutant.backend().build, dtype="float64"), variant_config(variant), "float64")
+            preflight(build, variant_config(variant), "float64")
         except PreflightError:
-            refused += 1
-    assert (refused > 0) == (mutant.name not in UNSEEN)
+            return True
+        return False
+
+    assert any(map(is_refused, variants())) == (mutant.name not in UNSEEN)
 
 
 def test_refusal_names_case_tensor_and_error() -> None:
