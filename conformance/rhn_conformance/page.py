@@ -47,7 +47,7 @@ def _check(result: Result) -> dict[str, Any]:
         "message": result.message,
         "tolerance": _short(worst.tolerance) if worst else None,
         "errors": [[e.tensor, _short(e.max_abs), _short(e.max_rel), _short(e.ulps)] for e in result.errors],
-        "worst": str(worst) if worst and worst.max_abs else "",
+        "worst": str(worst) if worst and worst.max_abs and not result.is_pair else "",
     }
 
 

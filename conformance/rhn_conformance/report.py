@@ -25,6 +25,7 @@ def write_report(runs: Sequence[Run], results: Sequence[Result], folder: Path) -
     if not results:
         raise ValueError("there are no results to report")
     results = latest(results)
+    results += [result.from_the_other_side() for result in results if result.is_pair]  # it counts for both
     shown = {result.run for result in results}
     runs = [run for run in runs if run.run in shown]
     files = {

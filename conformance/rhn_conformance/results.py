@@ -8,7 +8,7 @@ import math
 import os
 import platform
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,15 @@ class Result:
     verdict: Verdict
     errors: tuple[TensorError, ...] = ()
     message: str = ""
+
+    def from_the_other_side(self) -> Result:
+        """Of a pair of backends: the same result, as the other one's."""
+        return replace(self, backend=self.against, against=self.backend)
+
+    @property
+    def is_pair(self) -> bool:
+        """Two backends were compared with each other."""
+        return self.against not in ("reference", "authors")
 
     @property
     def ulps(self) -> float:
