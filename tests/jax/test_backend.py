@@ -55,8 +55,9 @@ def test_log_likelihoods_match_the_reference() -> None:
     log_likelihoods, state = build(case).log_likelihoods(case.tokens, case.targets, case.state, case.masks)
     logits, expected_state = reference.forward(case.config, case.parameters, case.tokens, case.state, case.masks)
     expected = -reference.cross_entropy(logits, case.targets)
-    np.testing.assert_allclose(log_likelihoods, expected, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(state, expected_state, rtol=0, atol=1e-5)
+    # Measured: 1.2e-7, in float32.
+    np.testing.assert_allclose(log_likelihoods, expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(state, expected_state, rtol=0, atol=1e-6)
 
 
 def test_is_found_by_name_and_keeps_the_protocol() -> None:

@@ -1,0 +1,45 @@
+"""A run does not start on a backend that computes something else than the specification."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rhn.training import train_command
+from rhn.training.experiment import create_experiment
+from rhn_conformance.mutants import MUTANTS
+from rhn_conformance.preflight import PreflightError
+
+
+def train_on_a_broken_backend(folder: Path, monkeypatch: pytest.MonkeyPatch, **words: Any) -> None:
+    (mutant,) = (mutant for mutant in MUTANTS if mutant.name == "masked carry")
+    monkeypatch.setattr(train_command, "load_backend", lambda name: mutant.backend())
+    (folder / "text.txt").write_text("pack my box with five dozen liquor jugs.\n" * 20)
+    given = {
+        "dataset": "text",
+        "data_path": str(folder / "text.txt"),
+        "hidden_size": 4,
+        "recurrence_depth": 2,
+        "batch_size": 2,
+        "bptt_length": 5,
+        "max_steps": 1,
+        "progress": False,
+        "runs_path": str(folder / "runs"),
+        "run": "broken",
+        **words,
+    }
+    defaults = create_experiment("reference").configurations[0]()
+    train_command.train("reference", {**defaults, **given}, given, lambda name, value, step: None)
+
+
+def test_training_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PreflightError, match=r"case 'first step' .* is .*, expected .*training is refused"):
+        train_on_a_broken_backend(tmp_path, monkeypatch)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_who_skips_it_has_it_on_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_on_a_broken_backend(tmp_path, monkeypatch, preflight=False)
+    environment = json.loads((tmp_path / "runs" / "broken" / "environment.json").read_text())
+    assert environment["preflight"] == "skipped by preflight=False"
