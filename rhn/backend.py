@@ -13,6 +13,7 @@ from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 
 ENTRY_POINT_GROUP = "rhn.backends"
+PRECISIONS = ("float32", "tf32", "bf16")
 
 # A state is a list of (B, H), one per layer; on the way into a method NumPy arrays and the model's own are accepted.
 State = Sequence[Any]
@@ -110,6 +111,8 @@ class Backend(Protocol):
         dtype: str = "float32",
         device: str | None = None,
         optimizer: Optimizer = PAPER_SGD,
+        precision: str = "float32",
+        recompute: bool = False,
     ) -> Model:
         """A model with a copy of `parameters`.
 
@@ -119,15 +122,30 @@ class Backend(Protocol):
             dtype: "float32" or "float64", of parameters, states and results.
             device: "cpu", "gpu", or None for the framework's own choice.
             optimizer: what `train_step` does with the gradients.
+            precision: one of `PRECISIONS`, to which the factors of matrix products may be rounded; everything else is
+                of `dtype`. A permission: a device that is no faster for it computes in float32.
+            recompute: permission to keep less of the forward for the backward, and compute it again there.
 
         Raises:
-            ValueError: parameters do not fit, or dtype or device is not available.
+            ValueError: parameters do not fit, or dtype, device or precision is not available.
         """
         ...
 
     def describe(self) -> dict[str, str]:
         """Versions of the framework's packages and the device that `build` would choose, for records."""
         ...
+
+
+def check_precision(precision: str, dtype: str) -> None:
+    """That products in `precision` can be asked of a model in `dtype`.
+
+    Raises:
+        ValueError: there is no such precision, or it is lower than float32 in a float64 model.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r} is not accepted: it must be one of {', '.join(PRECISIONS)}")
+    if precision != "float32" and dtype != "float32":
+        raise ValueError(f"precision={precision!r} is not accepted with dtype={dtype!r}: it is for float32 only")
 
 
 _EXTRAS = {"torch": "torch", "tf": "tf", "jax": "jax"}

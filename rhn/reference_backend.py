@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rhn.backend import State
+from rhn.backend import State, check_precision
 from rhn.spec import reference
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks
@@ -122,11 +122,14 @@ class ReferenceBackend:
         dtype: str = "float32",
         device: str | None = None,
         optimizer: Optimizer = PAPER_SGD,
+        precision: str = "float32",
+        recompute: bool = False,
     ) -> ReferenceModel:
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype={dtype!r} is not accepted: it must be float32 or float64")
         if device not in (None, "cpu"):
             raise ValueError(f"device={device!r} is not available to the reference: it must be cpu or None")
+        check_precision(precision, dtype)  # and uses neither this permission nor the other
         return ReferenceModel(config, parameters, dtype, optimizer)
 
     def describe(self) -> dict[str, str]:

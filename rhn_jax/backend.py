@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from flax import nnx
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
-from rhn.backend import State
+from rhn.backend import State, check_precision
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks, check_masks, check_tokens
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
@@ -30,6 +30,8 @@ from rhn_jax.update import Memory, Rates, export_memory, import_memory, update
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 _DTYPES = ("float32", "float64")
+# What JAX calls the contract's precisions. They are permissions: its CPU computes in float32 whatever is asked.
+_MATMUL_PRECISION = {"float32": "float32", "tf32": "tensorfloat32", "bf16": "BF16_BF16_F32"}
 
 
 class _Window(NamedTuple):
@@ -54,14 +56,20 @@ class JaxModel:
         dtype: str,
         device: jax.Device,
         optimizer: Optimizer,
+        precision: str,
+        recompute: bool,
     ) -> None:
         self.config = config
         self.parameter_count = parameter_count(config)
         self._dtype = np.dtype(dtype)
         self._device = device
         self._optimizer = optimizer
+        self._precision = _MATMUL_PRECISION[precision]
         # Shapes only: nothing is drawn that would be overwritten.
-        module = nnx.eval_shape(lambda: RHNLanguageModel(config, param_dtype=dtype, rngs=nnx.Rngs(0)))
+        recurrence = "recompute" if recompute else "fast"
+        module = nnx.eval_shape(
+            lambda: RHNLanguageModel(config, recurrence=recurrence, param_dtype=dtype, rngs=nnx.Rngs(0))
+        )
         self._graph, self._shapes = nnx.split(module)
         self.load_parameters(parameters)
         self.load_optimizer_state({})
@@ -70,7 +78,7 @@ class JaxModel:
     def forward(
         self, tokens: ArrayLike, state: State | None = None, masks: VariationalMasks | None = None
     ) -> tuple[NDArray, list[NDArray]]:
-        new_state, logits = _forward(self._graph, self._params, self._window(tokens, tokens, state, masks))
+        new_state, logits = self._run(_forward, self._params, self._window(tokens, tokens, state, masks))
         return self.to_numpy(logits), [self.to_numpy(s) for s in new_state]
 
     def gradients(
@@ -82,7 +90,7 @@ class JaxModel:
         weight_decay: float = 0.0,
     ) -> tuple[float, dict[str, NDArray], list[NDArray]]:
         window = self._window(tokens, targets, state, masks)
-        loss, new_state, grads = _gradients(self._graph, self._params, window, self._dtype.type(weight_decay))
+        loss, new_state, grads = self._run(_gradients, self._params, window, self._dtype.type(weight_decay))
         return float(loss), self._to_contract(grads), [self.to_numpy(s) for s in new_state]
 
     def train_step(
@@ -98,20 +106,20 @@ class JaxModel:
         window = self._window(tokens, targets, state, masks)
         # As arrays, not as Python numbers: a new value is then no reason to compile anew.
         rates = Rates(*(self._dtype.type(rate) for rate in (learning_rate, weight_decay, max_grad_norm)))
-        self._params, self._memory, loss, new_state, self.last_grad_norm = _train_step(
-            self._graph, self._optimizer, self._params, self._memory, window, rates
+        self._params, self._memory, loss, new_state, self.last_grad_norm = self._run(
+            _train_step, self._optimizer, self._params, self._memory, window, rates
         )
         return loss, new_state
 
     def evaluate_step(
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
     ) -> tuple[Any, list[Any]]:
-        return _negative_log_likelihood(self._graph, self._params, self._window(tokens, targets, state, masks))
+        return self._run(_negative_log_likelihood, self._params, self._window(tokens, targets, state, masks))
 
     def log_likelihoods(
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
     ) -> tuple[Any, list[Any]]:
-        return _log_likelihoods(self._graph, self._params, self._window(tokens, targets, state, masks))
+        return self._run(_log_likelihoods, self._params, self._window(tokens, targets, state, masks))
 
     def parameters(self) -> dict[str, NDArray]:
         return self._to_contract(self._params)
@@ -131,6 +139,11 @@ class JaxModel:
 
     def to_numpy(self, array: Any) -> NDArray:
         return np.array(array, order="C")
+
+    def _run(self, compiled: Callable[..., Any], *arguments: Any) -> Any:
+        """The result of a compiled function below; the precision of products is a part of what it is compiled for."""
+        with jax.default_matmul_precision(self._precision):
+            return compiled(self._graph, *arguments)
 
     def _window(
         self, tokens: ArrayLike, targets: ArrayLike, state: State | None, masks: VariationalMasks | None
@@ -171,15 +184,12 @@ class JaxModel:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Compiled functions of a model's graph and parameters. They are compiled once per architecture and window shape.
+# Compiled functions of a model's graph and parameters. They are compiled once per architecture, window shape and
+# precision of matrix products, which they find in JAX's configuration.
 # ----------------------------------------------------------------------------------------------------------------------
-
-# Products in float32 are float32 on every device; a GPU would round their factors to TF32 by default.
-_full_precision = jax.default_matmul_precision("float32")
 
 
 @partial(jax.jit, static_argnames="graph")
-@_full_precision
 def _forward(graph: nnx.GraphDef, params: nnx.State, window: _Window) -> tuple[list[Array], Array]:
     """State after the window, and logits (B, T, V)."""
     return nnx.merge(graph, params)(window.state, window.tokens, window.masks)
@@ -201,7 +211,6 @@ def _negative_log_likelihood(graph: nnx.GraphDef, params: nnx.State, window: _Wi
 
 
 @partial(jax.jit, static_argnames="graph")
-@_full_precision  # of the backward, which is traced here
 def _gradients(
     graph: nnx.GraphDef, params: nnx.State, window: _Window, weight_decay: Array
 ) -> tuple[Array, list[Array], nnx.State]:
@@ -241,14 +250,17 @@ class JaxBackend:
         dtype: str = "float32",
         device: str | None = None,
         optimizer: Optimizer = PAPER_SGD,
+        precision: str = "float32",
+        recompute: bool = False,
     ) -> JaxModel:
         if dtype not in _DTYPES:
             raise ValueError(f"dtype={dtype!r} is not accepted: it must be one of {', '.join(_DTYPES)}")
+        check_precision(precision, dtype)
         if dtype == "float64":
             # For the whole process: within `with jax.enable_x64()` alone, a caller's arithmetic on the float64 losses
             # and states that a model returns would fall back to float32.
             jax.config.update("jax_enable_x64", True)
-        return JaxModel(config, parameters, dtype, find_device(device), optimizer)
+        return JaxModel(config, parameters, dtype, find_device(device), optimizer, precision, recompute)
 
     def describe(self) -> dict[str, str]:
         return {

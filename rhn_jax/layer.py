@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,13 +15,18 @@ from rhn.spec.masks import NO_MASKS, VariationalMasks
 from rhn_jax.cell import RHNCell
 from rhn_jax.recurrence import fast_recurrence, plain_recurrence
 
-RECURRENCES = {"fast": fast_recurrence, "plain": plain_recurrence}
+RECURRENCES = {
+    "fast": fast_recurrence,
+    "plain": plain_recurrence,
+    "recompute": partial(fast_recurrence, recompute=True),
+}
 
 
 class RHN(nnx.Module):
     """Recurrent Highway Network over a sequence; carry first, in the call and in the result, as in Flax's cells.
 
-    Zilly et al., "Recurrent Highway Networks", arXiv 1607.03474.
+    Zilly et al., "Recurrent Highway Networks", arXiv 1607.03474. Within `with jax.default_matmul_precision(...)` its
+    matrix products, those of the derivative included, are in that precision, as everywhere in JAX.
 
     Args:
         input_size: features E of the input of the first layer.
@@ -29,7 +35,8 @@ class RHN(nnx.Module):
         num_layers: layers stacked on each other.
         time_major: input and output are (T, B, features) instead of (B, T, features), as in `nnx.RNN`.
         couple_gates, activation, init_scale, transform_bias, param_dtype, rngs: see `RHNCell`.
-        recurrence: "fast" has a hand-written backward; "plain" is slower and has forward mode too.
+        recurrence: "fast" has a hand-written backward; "plain" is slower and has forward mode too; "recompute" is
+            "fast" in less memory: it keeps no gates for the backward, and computes them again there.
 
     Attributes:
         cells: one `RHNCell` per layer, which holds the layer's parameters.

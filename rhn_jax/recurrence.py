@@ -9,6 +9,7 @@ B stands for any number of batch axes, none included.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -29,6 +30,10 @@ _ACTIVATION_SLOPE: dict[str, Callable[[Array], Array]] = {
     "relu": lambda h: (h > 0).astype(h.dtype),
 }
 
+# Rows (time x batch) that the backward treats at a time, at least. Enough to keep the weight gradients' matrix products
+# efficient; few enough that its buffers stay small beside what the forward saved.
+_SLICE_ROWS = 512
+
 
 def fast_recurrence(
     projected: Array,
@@ -37,6 +42,7 @@ def fast_recurrence(
     biases: Array,
     state_mask: Array | None = None,
     activation: str = "tanh",
+    recompute: bool = False,
 ) -> Array:
     """States after every time step of a window, with a hand-written backward.
 
@@ -50,14 +56,36 @@ def fast_recurrence(
         biases: (L, G*H).
         state_mask: (M, B, H) constant over time and micro-steps, or None.
         activation: of the candidate h; "tanh", "sigmoid" or "relu".
+        recompute: keep `projected` and the states for the backward but no gates, and compute these anew there, one
+            matrix product per level: exact, in less memory and a little more time.
 
     Returns:
         (T, B, H).
 
     Raises:
-        TypeError: in forward mode (`jax.jvp`, `jax.jacfwd`, `jax.hessian`), which only `plain_recurrence` has.
+        TypeError: in forward mode (`jax.jvp`, `jax.jacfwd`), which only `plain_recurrence` has. `jax.hessian` works: it
+            is forward mode over the hand-written backward.
     """
-    return _fast_recurrence(activation, projected, state, tuple(recurrent_weights), biases, state_mask)
+
+    def time_slice(s: Array, projected_now: Array) -> tuple[Array, Array]:
+        """State (B, H) after some time steps, and after each of them; projected_now holds theirs."""
+        outputs = _fast_recurrence(
+            activation, recompute, projected_now, s, tuple(recurrent_weights), biases, state_mask
+        )
+        return outputs[-1], outputs
+
+    length = _slice_length(len(projected), math.prod(state.shape[:-1]))
+    if length == len(projected):
+        return time_slice(state, projected)[1]
+    slices = projected.reshape(-1, length, *projected.shape[1:])  # (slices, time, B, G*H)
+    _, outputs = lax.scan(time_slice, state, slices)
+    return outputs.reshape(-1, *state.shape)
+
+
+def _slice_length(length: int, batch_size: int) -> int:
+    """Time steps per slice of a window: the fewest that are enough rows, and of which it has a whole number."""
+    whole = (steps for steps in range(1, length) if length % steps == 0 and steps * batch_size >= _SLICE_ROWS)
+    return next(whole, length)
 
 
 def plain_recurrence(
@@ -69,8 +97,7 @@ def plain_recurrence(
     activation: str = "tanh",
 ) -> Array:
     """As `fast_recurrence`, differentiated by JAX: any order, any mode; slower."""
-    outputs, _ = _forward(activation, projected, state, tuple(recurrent_weights), biases, state_mask)
-    return outputs
+    return _forward(activation, projected, state, tuple(recurrent_weights), biases, state_mask, keep_gates=False)[0]
 
 
 def masked_linear(x: Array, blocks: Sequence[Array], mask: Array | None) -> Array:
@@ -103,13 +130,26 @@ def mask_blocks(weight: Array, mask: Array | None) -> list[Array]:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-class _MicroStep(NamedTuple):
-    """What the backward needs of one micro-step, (B, H) each, (T, B, H) after the scan; c is None if coupled."""
+class _Gates(NamedTuple):
+    """Values of the gates in one micro-step, (B, H) each, or (T, B, H) in all time steps; c is None if coupled."""
 
-    state_before: Array
     h: Array
     t: Array
     c: Array | None
+
+
+def _gates(
+    activation: str, s: Array, blocks: Sequence[Array], bias: Array, state_mask: Array | None, projected: Array | None
+) -> _Gates:
+    """Gates of one level's micro-steps that start from the states s (..., B, H).
+
+    `projected` (..., B, G*H) is that of the same time steps at the first level, None at the others.
+    """
+    z = masked_linear(s, blocks, state_mask) + bias  # (..., B, G*H)
+    if projected is not None:
+        z = z + projected
+    z_h, z_t, *z_c = jnp.split(z, z.shape[-1] // s.shape[-1], axis=-1)  # (..., B, H) each
+    return _Gates(_ACTIVATION[activation](z_h), jax.nn.sigmoid(z_t), jax.nn.sigmoid(z_c[0]) if z_c else None)
 
 
 def _forward(
@@ -119,79 +159,87 @@ def _forward(
     weights: tuple[Array, ...],
     biases: Array,
     state_mask: Array | None,
-) -> tuple[Array, list[_MicroStep]]:
-    """Outputs (T, B, H), and the micro-steps of every level."""
-    num_gates = biases.shape[1] // state.shape[-1]
+    keep_gates: bool,
+) -> tuple[Array, list[Array], list[_Gates] | None]:
+    """Outputs (T, B, H); and per level the states (T, B, H) that its micro-steps start from, and their gates."""
     blocks = [mask_blocks(weight, state_mask) for weight in weights]
 
-    def time_step(s: Array, projected_now: Array) -> tuple[Array, tuple[Array, list[_MicroStep]]]:
-        micro_steps = []
-        for level in range(len(weights)):
-            z = masked_linear(s, blocks[level], state_mask) + biases[level]  # (B, G*H)
-            if level == 0:
-                z = z + projected_now
-            z_h, z_t, *z_c = jnp.split(z, num_gates, axis=-1)  # (B, H) each
-            h = _ACTIVATION[activation](z_h)
-            t = jax.nn.sigmoid(z_t)
-            c = jax.nn.sigmoid(z_c[0]) if z_c else None
-            micro_steps.append(_MicroStep(s, h, t, c))
+    def time_step(s: Array, projected_now: Array) -> tuple[Array, tuple[Array, list[Array], list[_Gates] | None]]:
+        states, gates = [], []
+        for level, block in enumerate(blocks):
+            h, t, c = now = _gates(
+                activation, s, block, biases[level], state_mask, projected_now if level == 0 else None
+            )
+            states.append(s)
+            gates.append(now)
             s = h * t + s * (1 - t if c is None else c)  # (B, H): the carried s is never masked
-        return s, (s, micro_steps)
+        return s, (s, states, gates if keep_gates else None)
 
-    _, (outputs, micro_steps) = lax.scan(time_step, state, projected)
-    return outputs, micro_steps
+    _, (outputs, states, gates) = lax.scan(time_step, state, projected)
+    return outputs, states, gates
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _fast_recurrence(
     activation: str,
+    recompute: bool,
     projected: Array,
     state: Array,
     weights: tuple[Array, ...],
     biases: Array,
     state_mask: Array | None,
 ) -> Array:
-    outputs, _ = _forward(activation, projected, state, weights, biases, state_mask)
-    return outputs
+    return _forward(activation, projected, state, weights, biases, state_mask, keep_gates=False)[0]
 
 
 class _Residuals(NamedTuple):
-    """What the forward leaves to the backward."""
+    """What the forward leaves to the backward; with `recompute` no gates, but what they are computed from."""
 
+    projected: Array | None
     weights: tuple[Array, ...]
+    biases: Array
     state_mask: Array | None
-    micro_steps: list[_MicroStep]
+    states: list[Array]
+    gates: list[_Gates] | None
 
 
 def _fast_forward(
     activation: str,
+    recompute: bool,
     projected: Array,
     state: Array,
     weights: tuple[Array, ...],
     biases: Array,
     state_mask: Array | None,
 ) -> tuple[Array, _Residuals]:
-    outputs, micro_steps = _forward(activation, projected, state, weights, biases, state_mask)
-    return outputs, _Residuals(weights, state_mask, micro_steps)
+    outputs, states, gates = _forward(
+        activation, projected, state, weights, biases, state_mask, keep_gates=not recompute
+    )
+    return outputs, _Residuals(projected if recompute else None, weights, biases, state_mask, states, gates)
 
 
 def _fast_backward(
-    activation: str, residuals: _Residuals, d_outputs: Array
+    activation: str, recompute: bool, residuals: _Residuals, d_outputs: Array
 ) -> tuple[Array, Array, tuple[Array, ...], Array, Array | None]:
     """Gradients of projected, state, weights, biases and state_mask, given that of the outputs (T, B, H)."""
-    weights, state_mask, micro_steps = residuals
+    projected, weights, biases, state_mask, states, gates = residuals
     slope = _ACTIVATION_SLOPE[activation]
     blocks = [mask_blocks(weight, state_mask) for weight in weights]
+    if gates is None:
+        gates = [
+            _gates(activation, s, block, bias, state_mask, projected if level == 0 else None)
+            for level, (s, block, bias) in enumerate(zip(states, blocks, biases, strict=True))
+        ]
 
     def time_step(
-        carry: tuple[Array, Array | None], now: tuple[Array, list[_MicroStep]]
+        carry: tuple[Array, Array | None], now: tuple[Array, list[Array], list[_Gates]]
     ) -> tuple[tuple[Array, Array | None], list[Array]]:
         d_s, d_mask = carry  # (B, H), (M, B, H)
-        d_output, micro_steps_now = now
+        d_output, states_now, gates_now = now
         d_s = d_s + d_output
         d_z_of_level = []
         for level in reversed(range(len(weights))):
-            s, h, t, c = micro_steps_now[level]
+            s, (h, t, c) = states_now[level], gates_now[level]
             if c is None:
                 d_gates = [t * slope(h), (h - s) * t * (1 - t)]  # per gate (B, H), still without the factor d_s
             else:
@@ -204,11 +252,8 @@ def _fast_backward(
         return (d_s, d_mask), d_z_of_level[::-1]
 
     start = (jnp.zeros_like(d_outputs[0]), None if state_mask is None else jnp.zeros_like(state_mask))
-    (d_state, d_mask), d_z_of_level = lax.scan(time_step, start, (d_outputs, micro_steps), reverse=True)
-    d_weights = tuple(
-        _weight_gradient(step.state_before, d_z, state_mask)
-        for step, d_z in zip(micro_steps, d_z_of_level, strict=True)
-    )
+    (d_state, d_mask), d_z_of_level = lax.scan(time_step, start, (d_outputs, states, gates), reverse=True)
+    d_weights = tuple(_weight_gradient(s, d_z, state_mask) for s, d_z in zip(states, d_z_of_level, strict=True))
     d_biases = jnp.stack([d_z.reshape(-1, d_z.shape[-1]).sum(axis=0) for d_z in d_z_of_level])  # (L, G*H)
     return d_z_of_level[0], d_state, d_weights, d_biases, d_mask
 

@@ -8,7 +8,7 @@
 ((4, 5, 32), (4, 32))
 """
 
-from rhn_tf import _keras_backend  # noqa: F401  first: nothing else can be imported if it raises
+from rhn_tf import _command_line, _keras_backend  # noqa: F401  first: nothing else can be imported if they raise
 from rhn_tf.cell import RHNCell
 from rhn_tf.layer import RHN
 from rhn_tf.model import RHNLanguageModel

@@ -25,6 +25,8 @@ class RHNCell(keras.layers.Layer):
         activation: of the candidate h; "tanh", "sigmoid" or "relu".
         init_scale: parameters start uniform in (-init_scale, init_scale), but for the transform bias.
         transform_bias: initial value of the transform gates' bias, which is learned.
+        matmul_dtype: of the factors of matrix products, such as "bfloat16"; everything else stays in the layer's own
+            dtype, which is that of the factors too if this is None.
         kwargs: of `keras.layers.Layer`; `dtype` may be a policy such as "mixed_bfloat16".
 
     Attributes:
@@ -45,6 +47,7 @@ class RHNCell(keras.layers.Layer):
         activation: str = "tanh",
         init_scale: float = 0.04,
         transform_bias: float = -2.0,
+        matmul_dtype: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -59,6 +62,7 @@ class RHNCell(keras.layers.Layer):
         self.activation = activation
         self.init_scale = init_scale
         self.transform_bias = transform_bias
+        self.matmul_dtype = matmul_dtype
         self.state_size = units
         self.output_size = units
 
@@ -91,12 +95,14 @@ class RHNCell(keras.layers.Layer):
         """
         state = states[0] if isinstance(states, list | tuple) else states  # (B, H)
         projected = self.project(inputs, input_mask)  # (B, G*H)
-        output = time_step(projected, state, self.recurrent_weights, self.bias, state_mask, self.activation)
+        output = time_step(
+            projected, state, self.recurrent_weights, self.bias, state_mask, self.activation, self.matmul_dtype
+        )
         return output, [output] if isinstance(states, list | tuple) else output
 
     def project(self, inputs: tf.Tensor, input_mask: tf.Tensor | None = None) -> tf.Tensor:
         """What the input adds to the gates: (..., B, E) to (..., B, G*H), without bias."""
-        return masked_linear(inputs, self.input_weight, input_mask)
+        return masked_linear(inputs, self.input_weight, input_mask, self.matmul_dtype)
 
     def get_initial_state(self, batch_size: int | tf.Tensor) -> list[tf.Tensor]:
         """Zeros (B, H), in a list as `keras.layers.RNN` keeps them."""
@@ -104,7 +110,10 @@ class RHNCell(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Everything that `from_config` needs."""
-        options = ("units", "recurrence_depth", "couple_gates", "activation", "init_scale", "transform_bias")
+        options = (
+            *("units", "recurrence_depth", "couple_gates", "activation", "init_scale", "transform_bias"),
+            "matmul_dtype",
+        )
         return super().get_config() | {name: getattr(self, name) for name in options}
 
     def _uniform(self) -> keras.initializers.Initializer:

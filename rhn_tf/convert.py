@@ -31,7 +31,6 @@ from numpy.typing import NDArray
 from rhn.spec.checkpoint import CheckpointError, save_checkpoint
 from rhn.spec.config import RHNConfig
 from rhn.spec.parameters import Parameters, parameter_count
-from rhn_datasets import CORPORA, DataError, Vocabulary, load_corpus
 
 # State of the training rather than weights: the authors' learning rate, and what optimisers of TensorFlow add.
 _TRAINING_STATE = re.compile(r"(.*/)?(Variable|global_step|beta[12]_power|Momentum|Adagrad|Adam|RMSProp)(_\d+)?")
@@ -161,29 +160,19 @@ def _name(layer: int, gate: str, level: int, kind: str) -> str:
     return f"model/RHN{layer}/{gate}_{level}/Linear/{kind}"
 
 
-def _metadata(config: RHNConfig, vocabulary: Vocabulary | None, data_options: Mapping[str, Any]) -> dict[str, Any]:
+def _metadata(config: RHNConfig, vocabulary: Any, data_options: Mapping[str, Any]) -> dict[str, Any]:
     """What `rhn.training` stores with a checkpoint, as far as it is known here."""
     metadata: dict[str, Any] = {"backend": "the authors' TensorFlow program", "config": config.to_dict()}
     if vocabulary is not None:
         metadata["options"] = {**config.to_dict(), **data_options}
-        metadata["vocabulary"] = vocabulary.to_json()
+        metadata["vocabulary"] = vocabulary
     return metadata
-
-
-def _load_vocabulary(config: RHNConfig, data_options: Mapping[str, Any]) -> Vocabulary | None:
-    """The symbols of the corpus in the order of the ids, which is the authors'; None if no corpus is named."""
-    if data_options["dataset"] is None:
-        return None
-    corpus = load_corpus(data_options["dataset"], data_options["data_path"], level=data_options["level"])
-    if len(corpus.vocabulary) != config.vocab_size:
-        raise CheckpointError(
-            f"--dataset {corpus.name} has {len(corpus.vocabulary)} symbols, the checkpoint {config.vocab_size}"
-        )
-    return corpus.vocabulary
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line; `arguments` are the words after the program's name (None: the process's)."""
+    from rhn_datasets import CORPORA, DataError, load_corpus  # of use to this command, not to the port
+
     parser = argparse.ArgumentParser(prog="rhn-convert", description=__doc__.partition("\n")[0])
     parser.add_argument("checkpoint", help="TensorFlow checkpoint (V2), without .index or .data-00000-of-00001")
     parser.add_argument("output", type=Path, help="file to write, *.safetensors")
@@ -192,9 +181,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--level", help="word, char or byte, where the data leave a choice")
     given = parser.parse_args(arguments)
     data_options = {"dataset": given.dataset, "data_path": given.data_path, "level": given.level}
+    vocabulary = None  # the symbols of the corpus in the order of the ids, which is the authors'
     try:
         config, parameters, left_out = convert_variables(read_variables(given.checkpoint))
-        vocabulary = _load_vocabulary(config, data_options)
+        if given.dataset is not None:
+            corpus = load_corpus(given.dataset, given.data_path, level=given.level)
+            if len(corpus.vocabulary) != config.vocab_size:
+                raise CheckpointError(
+                    f"--dataset {corpus.name} has {len(corpus.vocabulary)} symbols, the checkpoint {config.vocab_size}"
+                )
+            vocabulary = corpus.vocabulary.to_json()
         save_checkpoint(given.output, parameters, _metadata(config, vocabulary, data_options))
     except (CheckpointError, DataError, OSError) as error:
         sys.exit(f"error: {error}")

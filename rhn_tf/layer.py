@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -12,7 +13,11 @@ from rhn.spec.masks import NO_MASKS, VariationalMasks
 from rhn_tf.cell import RHNCell
 from rhn_tf.recurrence import fast_recurrence, plain_recurrence
 
-RECURRENCES = {"fast": fast_recurrence, "plain": plain_recurrence}
+RECURRENCES: dict[str, Callable[..., tf.Tensor]] = {
+    "fast": fast_recurrence,
+    "plain": plain_recurrence,
+    "recompute": partial(fast_recurrence, recompute=True),
+}
 
 
 @keras.saving.register_keras_serializable(package="rhn_tf")
@@ -26,8 +31,9 @@ class RHN(keras.layers.Layer):
         units: H of every layer.
         recurrence_depth: micro-steps L per time step.
         num_layers: layers stacked on each other.
-        couple_gates, activation, init_scale, transform_bias: see `RHNCell`.
-        recurrence: "fast" has a hand-written backward; "plain" is slower and has derivatives of any order.
+        couple_gates, activation, init_scale, transform_bias, matmul_dtype: see `RHNCell`.
+        recurrence: "fast" has a hand-written backward; "plain" is slower and has derivatives of any order; "recompute"
+            is "fast" in less memory: it keeps no gates for the backward, and computes them again there.
         return_sequences: give the state of the top layer after every time step, not only after the last.
         return_state: give the last state of every layer as well.
         stateful: start every call where the last one ended; needs a fixed batch size.
@@ -51,6 +57,7 @@ class RHN(keras.layers.Layer):
         activation: str = "tanh",
         init_scale: float = 0.04,
         transform_bias: float = -2.0,
+        matmul_dtype: str | None = None,
         recurrence: str = "fast",
         return_sequences: bool = False,
         return_state: bool = False,
@@ -69,6 +76,7 @@ class RHN(keras.layers.Layer):
         self.activation = activation
         self.init_scale = init_scale
         self.transform_bias = transform_bias
+        self.matmul_dtype = matmul_dtype
         self.recurrence = recurrence
         self.return_sequences = return_sequences
         self.return_state = return_state
@@ -82,6 +90,7 @@ class RHN(keras.layers.Layer):
                 activation=activation,
                 init_scale=init_scale,
                 transform_bias=transform_bias,
+                matmul_dtype=matmul_dtype,
                 dtype=self.dtype_policy,
                 name=f"cell_{layer}",
             )
@@ -134,7 +143,15 @@ class RHN(keras.layers.Layer):
         for layer, cell in enumerate(self.cells):
             projected = cell.project(x, self._mask_of_layer(masks.input, layer))  # (T, B, G*H)
             state_mask = self._mask_of_layer(masks.state, layer)
-            x = recurrence(projected, state[layer], cell.recurrent_weights, cell.bias, state_mask, cell.activation)
+            x = recurrence(
+                projected,
+                state[layer],
+                cell.recurrent_weights,
+                cell.bias,
+                state_mask,
+                cell.activation,
+                matmul_dtype=cell.matmul_dtype,
+            )  # (T, B, H)
             new_state.append(x[-1])  # (B, H)
 
         if self.states is not None:
@@ -152,7 +169,7 @@ class RHN(keras.layers.Layer):
         """Everything that `from_config` needs."""
         options = (
             *("units", "recurrence_depth", "num_layers", "couple_gates", "activation", "init_scale", "transform_bias"),
-            *("recurrence", "return_sequences", "return_state", "stateful"),
+            *("matmul_dtype", "recurrence", "return_sequences", "return_state", "stateful"),
         )
         return super().get_config() | {name: getattr(self, name) for name in options}
 

@@ -14,6 +14,9 @@ from rhn.spec.config import RHNConfig
 from rhn.spec.masks import NO_MASKS, VariationalMasks
 from rhn.spec.parameters import check_parameters
 from rhn_tf.layer import RHN
+from rhn_tf.recurrence import product
+
+_OPTIONS_OF_RHN = ("recurrence", "init_scale", "transform_bias", "matmul_dtype")
 
 
 @keras.saving.register_keras_serializable(package="rhn_tf")
@@ -22,7 +25,7 @@ class RHNLanguageModel(keras.Model):
 
     Args:
         config: the architecture.
-        recurrence, init_scale, transform_bias: see `RHN`.
+        recurrence, init_scale, transform_bias, matmul_dtype: see `RHN`. The softmax projection is a matrix product too.
         kwargs: of `keras.Model`; `dtype` may be a policy such as "mixed_bfloat16".
 
     Attributes:
@@ -39,6 +42,7 @@ class RHNLanguageModel(keras.Model):
         recurrence: str = "fast",
         init_scale: float = 0.04,
         transform_bias: float = -2.0,
+        matmul_dtype: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -52,6 +56,7 @@ class RHNLanguageModel(keras.Model):
             activation=config.activation,
             init_scale=init_scale,
             transform_bias=transform_bias,
+            matmul_dtype=matmul_dtype,
             recurrence=recurrence,
             return_sequences=True,
             return_state=True,
@@ -139,7 +144,7 @@ class RHNLanguageModel(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Everything that `from_config` needs."""
-        options = {name: getattr(self.rhn, name) for name in ("recurrence", "init_scale", "transform_bias")}
+        options = {name: getattr(self.rhn, name) for name in _OPTIONS_OF_RHN}
         return super().get_config() | {"config": self.config.to_dict()} | options
 
     @classmethod
@@ -153,9 +158,10 @@ class RHNLanguageModel(keras.Model):
 
     def _softmax_projection(self, top: tf.Tensor) -> tf.Tensor:
         """(rows, H) to (rows, V)."""
+        matmul_dtype = self.rhn.matmul_dtype
         if self.softmax_weight is None:
-            return tf.matmul(top, self.embedding, transpose_b=True) + self.softmax_bias
-        return tf.matmul(top, self.softmax_weight) + self.softmax_bias
+            return product(top, self.embedding, matmul_dtype, transpose_b=True) + self.softmax_bias
+        return product(top, self.softmax_weight, matmul_dtype) + self.softmax_bias
 
 
 def _gates_to_columns(weight: NDArray) -> NDArray:

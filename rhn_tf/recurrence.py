@@ -40,6 +40,8 @@ def fast_recurrence(
     biases: tf.Tensor,
     state_mask: tf.Tensor | None = None,
     activation: str = "tanh",
+    recompute: bool = False,
+    matmul_dtype: str | None = None,
 ) -> tf.Tensor:
     """States after every time step of a window, with a hand-written backward.
 
@@ -53,6 +55,10 @@ def fast_recurrence(
         biases: (L, G*H).
         state_mask: (M, B, H) constant over time and micro-steps, or None. Its gradient is None.
         activation: of the candidate h; "tanh", "sigmoid" or "relu".
+        recompute: keep `projected` and the states for the backward but no gates, and compute these anew there: exact,
+            in less memory and a little more time.
+        matmul_dtype: of the factors of matrix products, such as "bfloat16"; everything else, and their results, are of
+            the arguments' dtype. None is that dtype as well.
 
     Returns:
         (T, B, H).
@@ -65,13 +71,27 @@ def fast_recurrence(
     def recurrence(
         projected: tf.Tensor, state: tf.Tensor, biases: tf.Tensor, *weights: tf.Tensor
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
-        ends, gates = _forward(projected, state, weights, biases, state_mask, activation)
+        length = tf.shape(projected)[0]
+        recurrent = [_RecurrentProjection(weight, state_mask, matmul_dtype) for weight in weights]
+        offsets = tf.unstack(biases)  # per level (G*H,)
+        projected = projected + offsets[0]  # (T, B, G*H)
+
+        def micro_step(level: int, time: tf.Tensor, s: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            offset = projected[time] if level == 0 else offsets[level]  # (B, G*H) or (G*H,)
+            return _micro_step(recurrent[level].forward(s) + offset, s, activation)  # (B, H), (B, G*H)
+
+        ends, gates = _forward(micro_step, state, recurrent, length, keep_gates=not recompute)
         outputs = ends[-1]  # (T, B, H)
+
+        def gates_at(level: int, time: tf.Tensor, s: tf.Tensor) -> tf.Tensor:
+            # Recomputed step by step, too: one product per level for all time steps is no faster here, and brings back
+            # the very arrays that were not to be kept.
+            return micro_step(level, time, s)[1] if recompute else gates[level][time]  # (B, G*H)
 
         def gradient(d_outputs: tf.Tensor) -> list[tf.Tensor]:
             before = tf.concat([state[tf.newaxis], outputs[:-1]], axis=0)  # (T, B, H)
             starts = [before, *ends[:-1]]  # per level (T, B, H)
-            gradients = _backward(d_outputs, starts, gates, weights, state_mask, activation)
+            gradients = _backward(d_outputs, starts, gates_at, recurrent, activation)
             return [tf.raw_ops.PreventGradient(input=g, message=_NO_SECOND_DERIVATIVE) for g in gradients]
 
         return outputs, gradient
@@ -88,15 +108,16 @@ def plain_recurrence(
     biases: tf.Tensor,
     state_mask: tf.Tensor | None = None,
     activation: str = "tanh",
+    matmul_dtype: str | None = None,
 ) -> tf.Tensor:
     """As `fast_recurrence`, differentiated by TensorFlow: any order, any argument; slower."""
     length = tf.shape(projected)[0]
 
     def body(time: tf.Tensor, s: tf.Tensor, outputs: tf.TensorArray) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
-        s = time_step(projected[time], s, recurrent_weights, biases, state_mask, activation)  # (B, H)
+        s = time_step(projected[time], s, recurrent_weights, biases, state_mask, activation, matmul_dtype)  # (B, H)
         return time + 1, s, outputs.write(time, s)
 
-    start = (tf.constant(0), state, _array_over_time(length, state))
+    start = (tf.constant(0), state, _array_over_time(length, state, state.shape[-1]))
     _, _, outputs = tf.while_loop(lambda time, *_: time < length, body, start, maximum_iterations=length)
     return tf.ensure_shape(outputs.stack(), (projected.shape[0], *state.shape))  # the loop has forgotten the length
 
@@ -108,35 +129,57 @@ def time_step(
     biases: tf.Tensor,
     state_mask: tf.Tensor | None = None,
     activation: str = "tanh",
+    matmul_dtype: str | None = None,
 ) -> tf.Tensor:
     """One time step of `plain_recurrence`: `projected` is (B, G*H), the result (B, H)."""
     s = state  # (B, H)
     for level, (weight, bias) in enumerate(zip(recurrent_weights, tf.unstack(biases), strict=True)):
-        z = masked_linear(s, weight, state_mask) + bias  # (B, G*H)
+        z = masked_linear(s, weight, state_mask, matmul_dtype) + bias  # (B, G*H)
         if level == 0:
             z += projected
         s, _ = _micro_step(z, s, activation)
     return s
 
 
-def masked_linear(x: tf.Tensor, weight: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
+def masked_linear(
+    x: tf.Tensor, weight: tf.Tensor, mask: tf.Tensor | None, matmul_dtype: str | None = None
+) -> tf.Tensor:
     """(x * mask) @ weight, every gate with its own mask.
 
     Args:
         x: (..., B, features).
         weight: (features, G*H).
         mask: (M, B, features), M = 1 if the gates share it, else G; or None.
+        matmul_dtype: see `fast_recurrence`.
 
     Returns:
         (..., B, G*H).
     """
     # tensordot makes one large product of it; matmul would make one per time step.
     if mask is None:
-        return tf.tensordot(x, weight, axes=1)
+        return product(x, weight, matmul_dtype, tf.tensordot, axes=1)
     blocks = tf.split(weight, mask.shape[0], axis=1)  # per mask (features, G*H / M)
     return tf.concat(
-        [tf.tensordot(x * m, block, axes=1) for m, block in zip(tf.unstack(mask), blocks, strict=True)], axis=-1
+        [
+            product(x * m, block, matmul_dtype, tf.tensordot, axes=1)
+            for m, block in zip(tf.unstack(mask), blocks, strict=True)
+        ],
+        axis=-1,
     )
+
+
+def product(
+    a: tf.Tensor,
+    b: tf.Tensor,
+    matmul_dtype: str | None,
+    multiply: Callable[..., tf.Tensor] = tf.matmul,
+    **options: Any,
+) -> tf.Tensor:
+    """`multiply(a, b, **options)` of factors in `matmul_dtype` (None: as they are); the result has the dtype of `a`."""
+    if matmul_dtype is None:
+        return multiply(a, b, **options)
+    # The sums are float32 within the product and rounded at its end: only XLA has products of another output_type.
+    return tf.cast(multiply(tf.cast(a, matmul_dtype), tf.cast(b, matmul_dtype), **options), a.dtype)
 
 
 def _micro_step(z: tf.Tensor, s: tf.Tensor, activation: str) -> tuple[tf.Tensor, tf.Tensor]:
@@ -156,30 +199,29 @@ def _micro_step(z: tf.Tensor, s: tf.Tensor, activation: str) -> tuple[tf.Tensor,
 
 
 def _forward(
-    projected: tf.Tensor,
+    micro_step: Callable[[int, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
     state: tf.Tensor,
-    weights: Sequence[tf.Tensor],
-    biases: tf.Tensor,
-    state_mask: tf.Tensor | None,
-    activation: str,
+    recurrent: Sequence[_RecurrentProjection],
+    length: tf.Tensor,
+    keep_gates: bool,
 ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """Per level the states that the micro-steps end with (T, B, H) and the gate values (T, B, G*H)."""
-    length, depth = tf.shape(projected)[0], len(weights)
-    recurrent = [_RecurrentProjection(weight, state_mask) for weight in weights]
-    offsets = tf.unstack(biases)  # per level (G*H,)
-    projected = projected + offsets[0]  # (T, B, G*H)
+    """Per level the states that the micro-steps end with (T, B, H) and, if they are kept, the gates (T, B, G*H).
+
+    `micro_step` is from level, time and state (B, H) to the next state (B, H) and the gate values (B, G*H).
+    """
+    depth = len(recurrent)
 
     def body(time: tf.Tensor, s: tf.Tensor, ends: list[tf.TensorArray], gates: list[tf.TensorArray]) -> Any:
         ends, gates = list(ends), list(gates)
         for level in range(depth):
-            offset = projected[time] if level == 0 else offsets[level]  # (B, G*H) or (G*H,)
-            s, values = _micro_step(recurrent[level].forward(s) + offset, s, activation)  # (B, H), (B, G*H)
+            s, values = micro_step(level, time, s)  # (B, H), (B, G*H)
             ends[level] = ends[level].write(time, s)
-            gates[level] = gates[level].write(time, values)
+            if keep_gates:
+                gates[level] = gates[level].write(time, values)
         return time + 1, s, ends, gates
 
-    ends = [_array_over_time(length, state) for _ in range(depth)]
-    gates = [_array_over_time(length, projected[0]) for _ in range(depth)]
+    ends = [_array_over_time(length, state, state.shape[-1]) for _ in recurrent]
+    gates = [_array_over_time(length, state, r.width) for r in recurrent] if keep_gates else []
     start = (tf.constant(0), state, ends, gates)
     _, _, ends, gates = tf.while_loop(lambda time, *_: time < length, body, start, maximum_iterations=length)
     return [array.stack() for array in ends], [array.stack() for array in gates]
@@ -188,28 +230,28 @@ def _forward(
 def _backward(
     d_outputs: tf.Tensor,
     starts: Sequence[tf.Tensor],
-    gates: Sequence[tf.Tensor],
-    weights: Sequence[tf.Tensor],
-    state_mask: tf.Tensor | None,
+    gates_at: Callable[[int, tf.Tensor, tf.Tensor], tf.Tensor],
+    recurrent: Sequence[_RecurrentProjection],
     activation: str,
 ) -> tuple[tf.Tensor, ...]:
     """Gradients of projected, state, biases and of every recurrent weight.
 
-    `starts` are per level (T, B, H), the state that each micro-step starts from; `gates` per level (T, B, G*H).
+    `starts` are per level (T, B, H), the state that each micro-step starts from; `gates_at` is from level, time and
+    that state (B, H) to the gate values (B, G*H).
     """
-    length, depth = tf.shape(d_outputs)[0], len(weights)
-    recurrent = [_RecurrentProjection(weight, state_mask) for weight in weights]
+    length, depth = tf.shape(d_outputs)[0], len(recurrent)
 
     def body(time: tf.Tensor, d_s: tf.Tensor, d_z: list[tf.TensorArray]) -> Any:
         d_z = list(d_z)
         d_s += d_outputs[time]  # (B, H)
         for level in reversed(range(depth)):
-            d_carried, d_z_now = _micro_step_gradient(d_s, starts[level][time], gates[level][time], activation)
+            s = starts[level][time]  # (B, H)
+            d_carried, d_z_now = _micro_step_gradient(d_s, s, gates_at(level, time, s), activation)
             d_s = d_carried + recurrent[level].backward(d_z_now)
             d_z[level] = d_z[level].write(time, d_z_now)
         return time - 1, d_s, d_z
 
-    d_z = [_array_over_time(length, gates[0][0]) for _ in range(depth)]
+    d_z = [_array_over_time(length, d_outputs[0], r.width) for r in recurrent]
     start = (length - 1, tf.zeros_like(d_outputs[0]), d_z)
     _, d_state, d_z = tf.while_loop(lambda time, *_: time >= 0, body, start, maximum_iterations=length)
     d_z = [array.stack() for array in d_z]  # per level (T, B, G*H)
@@ -242,15 +284,21 @@ def _micro_step_gradient(
 class _RecurrentProjection:
     """What one recurrent weight (H, G*H) does: one matrix product per mask, on blocks that are cut out once."""
 
-    def __init__(self, weight: tf.Tensor, mask: tf.Tensor | None) -> None:
+    def __init__(self, weight: tf.Tensor, mask: tf.Tensor | None, matmul_dtype: str | None) -> None:
+        self.width = weight.shape[1]  # G*H
         masks = [None] if mask is None else tf.unstack(mask)  # M of (B, H)
         self.num_blocks = len(masks)
         blocks = tf.split(weight, self.num_blocks, axis=1)  # M of (H, G*H / M)
+        if matmul_dtype is not None:  # once, not at every time step
+            blocks = [tf.cast(block, matmul_dtype) for block in blocks]
         self.masked_blocks = list(zip(masks, blocks, strict=True))
+        self.matmul_dtype = matmul_dtype
 
     def forward(self, s: tf.Tensor) -> tf.Tensor:
         """(B, H) to (B, G*H)."""
-        return tf.concat([tf.matmul(_masked(s, mask), block) for mask, block in self.masked_blocks], axis=-1)
+        return tf.concat(
+            [product(_masked(s, mask), block, self.matmul_dtype) for mask, block in self.masked_blocks], axis=-1
+        )
 
     def backward(self, d_z: tf.Tensor) -> tf.Tensor:
         """(B, G*H) to (B, H)."""
@@ -258,7 +306,7 @@ class _RecurrentProjection:
         # The transpose is left to the product: on a copy transposed before the loop, XLA's products are slower.
         return tf.add_n(
             [
-                _masked(tf.matmul(piece, block, transpose_b=True), mask)
+                _masked(product(piece, block, self.matmul_dtype, transpose_b=True), mask)
                 for piece, (mask, block) in zip(pieces, self.masked_blocks, strict=True)
             ]
         )
@@ -268,7 +316,7 @@ class _RecurrentProjection:
         pieces = tf.split(d_z, self.num_blocks, axis=-1)  # M of (T, B, G*H / M)
         return tf.concat(
             [
-                tf.matmul(_rows(_masked(s, mask)), _rows(piece), transpose_a=True)
+                product(_rows(_masked(s, mask)), _rows(piece), self.matmul_dtype, transpose_a=True)
                 for piece, (mask, _) in zip(pieces, self.masked_blocks, strict=True)
             ],
             axis=-1,
@@ -284,6 +332,6 @@ def _rows(x: tf.Tensor) -> tf.Tensor:
     return tf.reshape(x, (-1, x.shape[-1]))
 
 
-def _array_over_time(length: tf.Tensor, like: tf.Tensor) -> tf.TensorArray:
-    """Room for one tensor such as `like` per time step."""
-    return tf.TensorArray(like.dtype, size=length, element_shape=like.shape)
+def _array_over_time(length: tf.Tensor, state: tf.Tensor, features: int) -> tf.TensorArray:
+    """Room for one tensor (B, features) per time step, given a state (B, H)."""
+    return tf.TensorArray(state.dtype, size=length, element_shape=(state.shape[0], features))

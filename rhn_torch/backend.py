@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from rhn.backend import State
+from rhn.backend import State, check_precision
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks, check_masks, check_tokens
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
 from rhn_torch.model import RHNLanguageModel
+from rhn_torch.precision import products
 from rhn_torch.update import Update
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -31,21 +33,25 @@ class TorchModel:
         dtype: torch.dtype,
         device: torch.device,
         optimizer: Optimizer,
+        precision: str,
+        recompute: bool,
     ) -> None:
         self.config = config
         self.parameter_count = parameter_count(config)
-        self.module = RHNLanguageModel(config, dtype=dtype, device=device)
+        recurrence = "recompute" if recompute else "fast"
+        self.module = RHNLanguageModel(config, recurrence=recurrence, dtype=dtype, device=device)
         self.module.load_parameters(parameters)
         self.last_grad_norm: Any = torch.zeros((), dtype=dtype, device=device)
         self._dtype = dtype
         self._device = device
+        self._precision = precision
         self._optimizer = optimizer
         self.load_optimizer_state({})
 
     def forward(
         self, tokens: ArrayLike, state: State | None = None, masks: VariationalMasks | None = None
     ) -> tuple[NDArray, list[NDArray]]:
-        with torch.no_grad():
+        with torch.no_grad(), self._products():
             logits, new_state = self.module(*self._window(tokens, state, masks))
         return self.to_numpy(logits), [self.to_numpy(s) for s in new_state]
 
@@ -78,14 +84,14 @@ class TorchModel:
     def evaluate_step(
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
     ) -> tuple[Any, list[Any]]:
-        with torch.no_grad():
+        with torch.no_grad(), self._products():
             return self._negative_log_likelihood(tokens, targets, state, masks)
 
     def log_likelihoods(
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
     ) -> tuple[Any, list[Any]]:
         window, target_indices = self._window(tokens, state, masks), self._targets(targets, tokens)
-        with torch.no_grad():
+        with torch.no_grad(), self._products():
             logits, new_state = self.module(*window)  # (B, T, V)
             normaliser = logits.logsumexp(dim=-1)  # (B, T)
             return logits.gather(-1, target_indices.unsqueeze(-1)).squeeze(-1) - normaliser, new_state
@@ -120,9 +126,10 @@ class TorchModel:
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """As `gradients`, on the device; the gradients in the order of the module's parameters."""
         parameters = list(self.module.parameters())
-        nll, new_state = self._negative_log_likelihood(tokens, targets, state, masks)
-        loss = nll / len(new_state[0])
-        gradients = list(torch.autograd.grad(loss, parameters))
+        with self._products():
+            nll, new_state = self._negative_log_likelihood(tokens, targets, state, masks)
+            loss = nll / len(new_state[0])
+            gradients = list(torch.autograd.grad(loss, parameters))
         if weight_decay:
             for gradient, parameter in zip(gradients, parameters, strict=True):
                 gradient.add_(parameter.detach(), alpha=weight_decay)
@@ -134,6 +141,10 @@ class TorchModel:
         """In nats, summed over the window and the batch; and the state after the window."""
         token_indices, state, masks = self._window(tokens, state, masks)
         return self.module.negative_log_likelihood(token_indices, self._targets(targets, tokens), state, masks)
+
+    def _products(self) -> AbstractContextManager[None]:
+        """Where the matrix products of forward and backward have the precision that was asked for."""
+        return products(self._precision, self._device)
 
     def _window(
         self, tokens: ArrayLike, state: State | None, masks: VariationalMasks | None
@@ -175,10 +186,13 @@ class TorchBackend:
         dtype: str = "float32",
         device: str | None = None,
         optimizer: Optimizer = PAPER_SGD,
+        precision: str = "float32",
+        recompute: bool = False,
     ) -> TorchModel:
         if dtype not in _DTYPES:
             raise ValueError(f"dtype={dtype!r} is not accepted: it must be one of {', '.join(_DTYPES)}")
-        return TorchModel(config, parameters, _DTYPES[dtype], find_device(device), optimizer)
+        check_precision(precision, dtype)
+        return TorchModel(config, parameters, _DTYPES[dtype], find_device(device), optimizer, precision, recompute)
 
     def describe(self) -> dict[str, str]:
         device = find_device(None)

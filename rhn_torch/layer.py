@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -12,7 +13,11 @@ from rhn.spec.masks import NO_MASKS, VariationalMasks
 from rhn_torch.cell import RHNCell
 from rhn_torch.recurrence import fast_recurrence, plain_recurrence
 
-RECURRENCES = {"fast": fast_recurrence, "plain": plain_recurrence}
+RECURRENCES: dict[str, Callable[..., Tensor]] = {
+    "fast": fast_recurrence,
+    "plain": plain_recurrence,
+    "recompute": partial(fast_recurrence, recompute=True),
+}
 
 
 class RHN(nn.Module):
@@ -27,7 +32,8 @@ class RHN(nn.Module):
         num_layers: layers stacked on each other.
         batch_first: input and output are (B, T, features) instead of (T, B, features). States are not affected.
         couple_gates, activation, init_scale, transform_bias, device, dtype: see `RHNCell`.
-        recurrence: "fast" has a hand-written backward; "plain" is slower and has derivatives of any order.
+        recurrence: "fast" has a hand-written backward; "plain" is slower and has derivatives of any order; "recompute"
+            is "fast" in less memory: it keeps no gates for the backward, and computes them again there.
 
     Attributes:
         cells: one `RHNCell` per layer, which holds the layer's parameters.
@@ -114,7 +120,7 @@ class RHN(nn.Module):
         """As `forward`, time first and batched."""
         state_shape = (self.num_layers, x.shape[1], self.hidden_size)
         if h_0 is None:
-            h_0 = x.new_zeros(state_shape)
+            h_0 = self.cells[0].bias.new_zeros(state_shape)
         elif tuple(h_0.shape) != state_shape:
             raise ValueError(f"h_0 has shape {tuple(h_0.shape)}, needed is {state_shape}")
         masks = NO_MASKS if masks is None else masks
@@ -124,8 +130,8 @@ class RHN(nn.Module):
 
         h_n = []
         for layer, (cell, h) in enumerate(zip(self.cells, h_0.unbind(0), strict=True)):
-            projected = cell.project(x, _mask_of_layer(masks.input, layer, x))  # (T, B, G*H)
-            state_mask = _mask_of_layer(masks.state, layer, x)
+            projected = cell.project(x, _mask_of_layer(masks.input, layer, cell.bias))  # (T, B, G*H)
+            state_mask = _mask_of_layer(masks.state, layer, cell.bias)
             x = recurrence(projected, h, list(cell.recurrent_weights), cell.bias, state_mask, cell.activation)
             h_n.append(x[-1])  # (B, H)
         return x, torch.stack(h_n)

@@ -7,12 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rhn_torch.precision import addmm, factor_dtype
+
 
 def softmax_cross_entropy(top: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
     """`F.cross_entropy(F.linear(top, weight, bias), targets, reduction="sum")` in a third of the memory.
 
     With a large vocabulary the logits are the largest thing of a training step. Here they turn in place into
     probabilities and then into their own gradient, while they would otherwise be copied for each.
+
+    Under `torch.autocast` the factors of the products are rounded; logits, loss and gradients remain as they are.
 
     Args:
         top: (N, H).
@@ -32,7 +36,9 @@ def softmax_cross_entropy(top: Tensor, weight: Tensor, bias: Tensor, targets: Te
 class _SoftmaxCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, top: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-        logits = torch.addmm(bias, top, weight.t())  # (N, V)
+        weight = weight.to(factor_dtype(weight))
+        logits = bias.new_empty(len(top), len(bias))  # (N, V)
+        addmm(bias, top.to(weight.dtype), weight.t(), out=logits)
         targets = targets.unsqueeze(1)  # (N, 1)
         logits -= logits.amax(dim=1, keepdim=True)
         logit_of_target = logits.gather(1, targets)  # (N, 1)
@@ -48,7 +54,8 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise RuntimeError("softmax_cross_entropy has no second derivative: use F.linear and F.cross_entropy")
         top, weight, d_logits = ctx.saved_tensors
-        d_top = torch.mm(d_logits, weight).mul_(d_loss)  # (N, H)
-        d_weight = torch.mm(d_logits.t(), top * d_loss)  # (V, H)
         d_bias = d_logits.sum(dim=0).mul_(d_loss)  # (V,)
+        factor = d_logits.to(weight.dtype)  # (N, V)
+        d_top = torch.mm(factor, weight).to(top.dtype).mul_(d_loss)  # (N, H)
+        d_weight = torch.mm(factor.t(), (top * d_loss).to(weight.dtype)).to(d_bias.dtype)  # (V, H)
         return d_top, d_weight, d_bias, None

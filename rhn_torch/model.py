@@ -87,10 +87,12 @@ class RHNLanguageModel(nn.Module):
             tokens: (B, T) integers below V.
             state: per layer (B, H) before the window; None is zero.
             masks: of tensors or NumPy arrays; None drops nothing.
+
+        Results have the dtype of the parameters, also under `torch.autocast`.
         """
         top, new_state = self._top(tokens, state, masks, sparse_gradient=False)  # (T, B, H)
         logits = F.linear(top, self._softmax_weight(), self.softmax_bias)  # (T, B, V)
-        return logits.transpose(0, 1), new_state
+        return logits.transpose(0, 1).to(self.softmax_bias.dtype), new_state
 
     def negative_log_likelihood(
         self,
@@ -104,8 +106,9 @@ class RHNLanguageModel(nn.Module):
         The same as cross-entropy of what `forward` returns, in less time and memory, but without second derivative.
         """
         # A tied embedding has a dense gradient from the softmax already: a sparse one is added to it in place, where a
-        # second dense one would cost another (V, H) matrix.
-        top, new_state = self._top(tokens, state, masks, sparse_gradient=self.config.tie_weights)  # (T, B, H)
+        # second dense one would cost another (V, H) matrix. On a GPU that sum would wait for the device.
+        sparse_gradient = self.config.tie_weights and self.embedding.device.type == "cpu"
+        top, new_state = self._top(tokens, state, masks, sparse_gradient)  # (T, B, H)
         nll = softmax_cross_entropy(top.flatten(0, 1), self._softmax_weight(), self.softmax_bias, targets.t().flatten())
         return nll, new_state
 

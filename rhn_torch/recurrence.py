@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rhn_torch.precision import addmm, factor_dtype
+
 _ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
@@ -45,11 +47,14 @@ def fast_recurrence(
     biases: Tensor,
     state_mask: Tensor | None = None,
     activation: str = "tanh",
+    recompute: bool = False,
 ) -> Tensor:
     """States after every time step of a window, with a hand-written backward.
 
     The backward computes all pointwise factors in bulk, then per micro-step one elementwise update and one matrix
     product, then each weight's gradient as one matrix product over time and batch.
+
+    Under `torch.autocast` the factors of the products are rounded; states, gates and gradients remain as they are.
 
     Args:
         projected: (T, B, G*H) masked input times input weight.
@@ -58,6 +63,8 @@ def fast_recurrence(
         biases: (L, G*H).
         state_mask: (M, B, H) constant over time and micro-steps, or None. Not differentiable here.
         activation: of the candidate h; "tanh", "sigmoid" or "relu".
+        recompute: keep `projected` and the states for the backward but no gates, and compute these anew there, one
+            matrix product per level: exact, in less memory and a little more time.
 
     Returns:
         (T, B, H).
@@ -68,10 +75,14 @@ def fast_recurrence(
     """
     if state_mask is not None and state_mask.requires_grad:
         raise ValueError("state_mask requires a gradient, which fast_recurrence does not give: use plain_recurrence")
+    dtype = factor_dtype(biases)
+    if dtype != biases.dtype:
+        state = state.to(biases.dtype)  # under autocast it may be another layer's product
     inputs = (projected, state, biases, *recurrent_weights)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        return _FastRecurrence.apply(activation, state_mask, *inputs)
-    return _forward(projected, state, recurrent_weights, biases, state_mask, activation, keep=False)[0]
+        return _FastRecurrence.apply(activation, recompute, dtype, state_mask, *inputs)
+    weights = [weight.to(dtype) for weight in recurrent_weights]
+    return _forward(projected, state, weights, biases, state_mask, activation, keep=())[0]
 
 
 def plain_recurrence(
@@ -130,25 +141,36 @@ class _FastRecurrence(torch.autograd.Function):
     def forward(
         ctx: Any,
         activation: str,
+        recompute: bool,
+        dtype_of_factors: torch.dtype,
         state_mask: Tensor | None,
         projected: Tensor,
         state: Tensor,
         biases: Tensor,
-        *weights: Tensor,
+        *parameters: Tensor,
     ) -> Tensor:
-        outputs, gates, inner = _forward(projected, state, weights, biases, state_mask, activation, keep=True)
+        weights = [weight.to(dtype_of_factors) for weight in parameters]
+        keep = ("states",) if recompute else ("states", "gates")
+        outputs, gates, inner = _forward(projected, state, weights, biases, state_mask, activation, keep)
         ctx.activation = activation
-        ctx.save_for_backward(state_mask, state, outputs, gates, inner, *weights)
+        gates_or_arguments = (None, projected, biases) if recompute else (gates, None, None)
+        ctx.save_for_backward(state_mask, state, outputs, inner, *gates_or_arguments, *weights)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, d_outputs: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("fast_recurrence has no second derivative: use plain_recurrence (recurrence='plain')")
-        state_mask, state, outputs, gates, inner, *weights = ctx.saved_tensors
-        before = torch.cat((state.unsqueeze(0), outputs[:-1])).unsqueeze(0)  # (1, T, B, H)
-        states = (*before.unbind(), *inner.unbind())  # per level (T, B, H): the state that it starts from
-        return (None, None, *_backward(d_outputs, states, gates, weights, state_mask, ctx.activation))
+        state_mask, state, outputs, inner, gates, projected, biases, *weights = ctx.saved_tensors
+        before = torch.cat((state.unsqueeze(0), outputs[:-1]))  # (T, B, H)
+        states = (before, *inner.unbind())  # per level (T, B, H): the state that it starts from
+
+        def gates_of(now: slice) -> Tensor:
+            if gates is not None:
+                return gates[:, now]
+            return _gates(projected[now], [s[now] for s in states], weights, biases, state_mask, ctx.activation)
+
+        return (None,) * 4 + _backward(d_outputs, states, gates_of, weights, state_mask, ctx.activation)
 
 
 def _forward(
@@ -158,25 +180,30 @@ def _forward(
     biases: Tensor,
     state_mask: Tensor | None,
     activation: str,
-    keep: bool,
+    keep: Sequence[str],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs (T, B, H), gate values (L, T, B, G*H) and the states between micro-steps (L-1, T, B, H).
 
-    Without `keep` the last two are scratch memory of a single micro-step.
+    The last two are scratch memory of a single micro-step unless "gates" and "states" are in `keep`. Weights are of the
+    dtype to which factors are rounded, which may be lower than that of all else.
     """
     (length, batch_size, width), hidden_size, depth = projected.shape, state.shape[1], len(weights)
     num_gates = width // hidden_size
     masks = [None] if state_mask is None else state_mask.unbind()  # per block of gates (B, H)
     activate = _ACTIVATION_IN_PLACE[activation]
+    rounded = weights[0].dtype != state.dtype
 
     outputs = state.new_empty(length, batch_size, hidden_size)
-    if keep:
+    if "gates" in keep:
         gates = state.new_empty(depth, length, batch_size, width)
-        inner = state.new_empty(depth - 1, length, batch_size, hidden_size)
     else:
         gates = state.new_empty(batch_size, width).expand(depth, length, -1, -1)
+    if "states" in keep:
+        inner = state.new_empty(depth - 1, length, batch_size, hidden_size)
+    else:
         inner = state.new_empty(batch_size, hidden_size).expand(depth - 1, length, -1, -1)
-    masked = torch.empty_like(state)  # (B, H) scratch
+    masked = weights[0].new_empty(batch_size, hidden_size)  # scratch: the product's factor
+    product = weights[0].new_empty(batch_size, width // len(masks))  # scratch, (B, K), if rounded
 
     # Gates that share a mask form a block of width K, which one matrix product projects.
     blocks = len(masks)
@@ -193,7 +220,12 @@ def _forward(
             for block, mask in enumerate(masks):
                 u = s if mask is None else torch.mul(s, mask, out=masked)
                 offset = bias_blocks[level][block] if level else first_blocks[block][time]
-                torch.addmm(offset, u, weight_blocks[level][block], out=z_blocks[level][block][time])
+                weight, z = weight_blocks[level][block], z_blocks[level][block][time]
+                if rounded:
+                    u = masked.copy_(u) if mask is None else u
+                    torch.add(offset, torch.mm(u, weight, out=product), out=z)
+                else:
+                    torch.addmm(offset, u, weight, out=z)
             h, t = activate(gate_views[level][0][time]), torch.sigmoid_(gate_views[level][1][time])
             s_next = state_views[level][time]
             if num_gates == 2:
@@ -205,36 +237,66 @@ def _forward(
     return outputs, gates, inner
 
 
+def _gates(
+    projected: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    biases: Tensor,
+    state_mask: Tensor | None,
+    activation: str,
+) -> Tensor:
+    """The gate values (L, T, B, G*H) of `_forward` again, from the states (T, B, H) that each level starts from."""
+    hidden_size = states[0].shape[-1]
+    masks = [None] if state_mask is None else state_mask.unbind()  # per block of gates (B, H)
+    blocks = len(masks)
+    gates = biases.new_empty(len(weights), *projected.shape)
+    for s, weight, bias, z in zip(states, weights, biases.unbind(), gates, strict=True):
+        of_blocks = zip(masks, weight.chunk(blocks), bias.chunk(blocks), z.chunk(blocks, dim=-1), strict=True)
+        for mask, weight_block, bias_block, z_block in of_blocks:  # (B, H), (K, H), (K,), (T, B, K)
+            u = _factor(s, mask, weight.dtype)  # (T*B, H)
+            addmm(bias_block, u, weight_block.t(), out=z_block.flatten(0, 1))
+    gates[0] += projected
+    _ACTIVATION_IN_PLACE[activation](gates[..., :hidden_size])
+    torch.sigmoid_(gates[..., hidden_size:])
+    return gates
+
+
+def _factor(s: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """What the gates see of the states s (T, B, H), as a product's factor (T*B, H)."""
+    return (s if mask is None else s * mask).to(dtype).flatten(0, 1)
+
+
 def _backward(
     d_outputs: Tensor,
     states: Sequence[Tensor],
-    gates: Tensor,
+    gates_of: Callable[[slice], Tensor],
     weights: Sequence[Tensor],
     state_mask: Tensor | None,
     activation: str,
 ) -> tuple[Tensor, ...]:
     """Gradients of projected, state, biases and of every recurrent weight.
 
-    `states` are per level (T, B, H), the state that each micro-step starts from; the rest as `_forward` has it.
+    `states` are per level (T, B, H), the state that each micro-step starts from; `gates_of` gives the gate values
+    (L, slice, B, G*H) of a slice of time; the rest as `_forward` has it.
     """
-    depth, length, batch_size, width = gates.shape
-    d_projected = torch.empty_like(gates[0])  # (T, B, G*H)
-    d_biases = gates.new_zeros(depth, width)
-    d_weights = [torch.empty_like(weight) for weight in weights]  # (G*H, H) each
-    d_state = d_outputs.new_zeros(d_outputs.shape[1:])  # (B, H)
+    (length, batch_size, hidden_size), depth, width = d_outputs.shape, len(weights), len(weights[0])
+    d_projected = d_outputs.new_empty(length, batch_size, width)
+    d_biases = d_outputs.new_zeros(depth, width)
+    d_weights = [d_outputs.new_empty(weight.shape) for weight in weights]  # (G*H, H) each
+    d_state = d_outputs.new_zeros(batch_size, hidden_size)
 
     num_slices = math.ceil(length * batch_size / _BACKWARD_ROWS)
     slice_length = math.ceil(length / num_slices)
     for start in reversed(range(0, length, slice_length)):
         now = slice(start, start + slice_length)
-        gates_now, states_now = gates[:, now], [s[now] for s in states]
+        gates_now, states_now = gates_of(now), [s[now] for s in states]
         d_gates = _pointwise_factors(states_now, gates_now, activation)  # (L, slice, B, G*H)
         _through_time(d_outputs[now], d_state, d_gates, gates_now, weights, state_mask)
         d_projected[now] = d_gates[0]
         d_biases += d_gates.sum(dim=(1, 2))
         is_first = start + slice_length >= length
         for d_weight, s, d_z in zip(d_weights, states_now, d_gates, strict=True):
-            _add_weight_gradient(d_weight, s, d_z, state_mask, beta=0 if is_first else 1)
+            _add_weight_gradient(d_weight, s, d_z, state_mask, weights[0].dtype, beta=0 if is_first else 1)
     return d_projected, d_state, d_biases, *d_weights
 
 
@@ -270,7 +332,9 @@ def _through_time(
     hidden_size = d_state.shape[1]
     num_gates = gates.shape[-1] // hidden_size
     masks = [None] if state_mask is None else state_mask.unbind()  # per block of gates (B, H)
-    masked = torch.empty_like(d_state)  # (B, H) scratch
+    rounded = weights[0].dtype != d_state.dtype
+    product = weights[0].new_empty(d_state.shape)  # (B, H) scratch
+    factor = weights[0].new_empty(len(d_state), gates.shape[-1] // len(masks))  # (B, K) scratch, if rounded
 
     blocks = len(masks)
     weight_blocks = [weight.chunk(blocks) for weight in weights]  # [level][block] (K, H)
@@ -289,16 +353,30 @@ def _through_time(
                 d_state.mul_(last_gates[level][time])
             for block, mask in enumerate(masks):
                 d_z, weight = d_z_blocks[level][block][time], weight_blocks[level][block]
-                if mask is None:
-                    d_state.addmm_(d_z, weight)
+                if rounded:
+                    d_z = factor.copy_(d_z)
+                if mask is not None:
+                    d_state.addcmul_(torch.mm(d_z, weight, out=product), mask)
+                elif rounded:
+                    d_state += torch.mm(d_z, weight, out=product)
                 else:
-                    d_state.addcmul_(torch.mm(d_z, weight, out=masked), mask)
+                    d_state.addmm_(d_z, weight)
 
 
-def _add_weight_gradient(d_weight: Tensor, s: Tensor, d_z: Tensor, state_mask: Tensor | None, beta: int) -> None:
-    """d_weight (G*H, H) = beta * d_weight + the gradient from the states s (T, B, H) and d_z (T, B, G*H)."""
+def _add_weight_gradient(
+    d_weight: Tensor, s: Tensor, d_z: Tensor, state_mask: Tensor | None, dtype: torch.dtype, beta: int
+) -> None:
+    """d_weight (G*H, H) = beta * d_weight + the gradient from the states s (T, B, H) and d_z (T, B, G*H).
+
+    The factors are rounded to `dtype`; `beta` is 0 or 1.
+    """
     masks = [None] if state_mask is None else state_mask.unbind()  # per block of gates (B, H)
     blocks = len(masks)
     for mask, rows, d_z_block in zip(masks, d_weight.chunk(blocks), d_z.chunk(blocks, dim=-1), strict=True):
-        u = s if mask is None else s * mask  # (T, B, H)
-        rows.addmm_(d_z_block.flatten(0, 1).t(), u.flatten(0, 1), beta=beta)
+        d_z_factor, u = d_z_block.to(dtype).flatten(0, 1), _factor(s, mask, dtype)  # (T*B, K), (T*B, H)
+        if dtype == rows.dtype:
+            rows.addmm_(d_z_factor.t(), u, beta=beta)
+        elif beta == 0:
+            rows.copy_(torch.mm(d_z_factor.t(), u))
+        else:
+            rows += torch.mm(d_z_factor.t(), u)

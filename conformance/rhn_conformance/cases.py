@@ -37,6 +37,7 @@ class Case:
         saturated: add +20 or -20 to two thirds of all gate biases.
         optimizer: of the training steps.
         averaging: the weights are averaged from the first step on.
+        recompute: the backend may compute parts of the forward again in the backward.
         learning_rate: of the optimiser.
         weight_decay: coefficient; 0 is none.
         max_grad_norm: clipping is active if the gradient is longer than that.
@@ -56,6 +57,7 @@ class Case:
     saturated: bool = False
     optimizer: Optimizer = PAPER_SGD
     averaging: bool = False
+    recompute: bool = False
     learning_rate: float = 0.2
     weight_decay: float = 0.0
     max_grad_norm: float = 100.0
@@ -150,6 +152,14 @@ def _growing_cases() -> list[Case]:
             max_grad_norm=CLIPPED,
         ),
         *_optimizer_cases(plain),
+        replace(with_all_masks, name="recompute", clauses=("6.3",), config=_tied(), recompute=True),
+        replace(
+            with_all_masks,
+            name="recompute-uncoupled",
+            clauses=("6.3",),
+            config=_config(share_gate_masks=False, couple_gates=False, num_layers=2),
+            recompute=True,
+        ),
     ]
 
 

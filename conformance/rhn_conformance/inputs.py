@@ -54,6 +54,7 @@ class Inputs:
             step has masks of its own.
         optimizer: of these steps.
         averaging: the weights are averaged from the first step on.
+        recompute: see `rhn.backend.Backend.build`.
     """
 
     config: RHNConfig
@@ -63,6 +64,7 @@ class Inputs:
     steps: tuple[Step, ...]
     optimizer: Optimizer = PAPER_SGD
     averaging: bool = False
+    recompute: bool = False
 
     @property
     def optimizer_remembers(self) -> bool:
@@ -101,6 +103,7 @@ def make_inputs(case: Case) -> Inputs:
         steps=tuple(Step(w, case.learning_rate, case.weight_decay, case.max_grad_norm) for w in windows),
         optimizer=case.optimizer,
         averaging=case.averaging,
+        recompute=case.recompute,
     )
 
 

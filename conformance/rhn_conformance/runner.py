@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Target:
     backend: Backend
     dtype: str
     device: str | None = None
-    _models: dict[tuple[RHNConfig, Optimizer], Model] = field(default_factory=dict, repr=False)
+    _models: dict[tuple[RHNConfig, Optimizer, bool], Model] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -41,18 +42,20 @@ class Target:
         One that was built for the same configuration takes them over, so that what it has compiled is used again; but
         not if its optimiser remembers something.
         """
-        model = self._models.pop((inputs.config, inputs.optimizer), None)
+        model = self._models.pop((inputs.config, inputs.optimizer, inputs.recompute), None)
         if model is not None:
             model.load_parameters(inputs.parameters)
             return model
         # A backend that knows the paper's optimiser only need not know how to be asked for another.
-        options = {} if inputs.optimizer == PAPER_SGD else {"optimizer": inputs.optimizer}
+        options: dict[str, Any] = {} if inputs.optimizer == PAPER_SGD else {"optimizer": inputs.optimizer}
+        if inputs.recompute:
+            options["recompute"] = True
         return self.backend.build(inputs.config, inputs.parameters, self.dtype, self.device, **options)
 
     def keep(self, inputs: Inputs, model: Model) -> None:
         """`model` has answered every question, and may be used again."""
         if not inputs.optimizer_remembers:
-            self._models[inputs.config, inputs.optimizer] = model
+            self._models[inputs.config, inputs.optimizer, inputs.recompute] = model
             if len(self._models) > MODELS_KEPT:
                 del self._models[next(iter(self._models))]  # the one that has been out of use for longest
 

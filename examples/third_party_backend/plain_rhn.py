@@ -103,7 +103,7 @@ class PlainBackend:
 
     name = "plain"
 
-    def build(self, config, parameters, dtype="float32", device=None):
+    def build(self, config, parameters, dtype="float32", device=None, recompute=False):
         return PlainModel(config, parameters, dtype)
 
     def describe(self):

@@ -97,6 +97,7 @@ class Progress:
     loss_sum: float = 0.0  # over the windows of the epoch so far
     norm_sum: float = 0.0  # gradient norms, likewise
     seconds: float = 0.0  # spent training in that epoch
+    waiting_seconds: float = 0.0  # ... of which the model had nothing to do, because its data were not ready
     history: list[dict[str, Any]] = field(default_factory=list)  # one row per finished epoch
 
     @property
@@ -232,9 +233,11 @@ class Trainer:
                 "gradient_norm": p.norm_sum / steps,
                 "tokens_per_second": steps * window_tokens / p.seconds,
                 "seconds": p.seconds,
+                "waiting_seconds": p.waiting_seconds,
             }
             p.history.append(row)
-            p.epoch, p.window, p.loss_sum, p.norm_sum, p.seconds = p.epoch + 1, 0, 0.0, 0.0, 0.0
+            p.epoch, p.window, p.loss_sum, p.norm_sum = p.epoch + 1, 0, 0.0, 0.0
+            p.seconds = p.waiting_seconds = 0.0
             self.state = self.model.zero_state(options.batch_size)  # the stream starts anew
             if epochs_since_best(p.valid_scores) == 0:
                 self.save_best()
@@ -294,7 +297,9 @@ class Trainer:
         with ThreadPoolExecutor(max_workers=1) as pool:
             coming = [pool.submit(prepare, window) for window in range(first_window, len(self.windows))[:1]]
             for window in range(first_window, len(self.windows)):
+                asked = time.monotonic()
                 ready = coming.pop().result()
+                self.progress.waiting_seconds += time.monotonic() - asked
                 if window + 1 < len(self.windows):
                     coming.append(pool.submit(prepare, window + 1))
                 yield ready

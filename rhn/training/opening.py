@@ -1,4 +1,4 @@
-"""From a checkpoint file of any backend to a model and its data."""
+"""From options, and from a checkpoint file of any backend, to a model and its data."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from numpy.typing import NDArray
+
 from rhn.backend import Backend, Model, load_backend
 from rhn.spec.checkpoint import CheckpointError, load_checkpoint
 from rhn.spec.config import RHNConfig
+from rhn.spec.optimizers import PAPER_SGD, Optimizer
 from rhn.training.options import OptionError
 from rhn.training.run_folder import split_checkpoint
 from rhn_datasets import Corpus, Vocabulary, load_corpus
@@ -65,6 +68,25 @@ def open_checkpoint(backend_name: str, options: Mapping[str, Any], given: Mappin
         raise CheckpointError(f"{options['checkpoint']} holds no language model of this collection") from error
     backend = load_backend(backend_name)
     parameters = split_checkpoint(tensors).parameters
-    model = backend.build(config, parameters, merged["dtype"], merged["device"])
+    model = build_model(backend, config, parameters, merged)
     print(f"{options['checkpoint']}: written by {metadata.get('backend')}, opened by {backend_name}")
     return OpenedCheckpoint(backend, model, vocabulary, merged)
+
+
+def build_model(
+    backend: Backend,
+    config: RHNConfig,
+    parameters: Mapping[str, NDArray],
+    options: Mapping[str, Any],
+    optimizer: Optimizer = PAPER_SGD,
+) -> Model:
+    """A model that computes as `options` say: in which dtype, where, and what it may do to be faster or smaller."""
+    return backend.build(
+        config,
+        parameters,
+        dtype=options["dtype"],
+        device=options["device"],
+        optimizer=optimizer,
+        precision=options["precision"],
+        recompute=options["recompute"],
+    )

@@ -12,16 +12,18 @@ from typing import Any
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rhn.backend import Backend, Model, load_backend
+from rhn.backend import Backend, Model, check_precision, load_backend
 from rhn.spec.checkpoint import load_checkpoint, write_atomically
 from rhn.spec.config import RHNConfig
 from rhn.spec.optimizers import Optimizer
 from rhn.spec.parameters import initial_parameters
 from rhn.training.baseline import order_two_nats
+from rhn.training.checks import require_one_of
 from rhn.training.environment import describe_environment
 from rhn.training.evaluation import UNITS, in_units, score_full_streams
 from rhn.training.generation import generate
 from rhn.training.loop import DivergedError, Progress, Trainer, TrainingOptions
+from rhn.training.opening import build_model
 from rhn.training.options import OptionError, RunInterruptedError, pick
 from rhn.training.published import paper_result
 from rhn.training.report import learning_curves, write_report
@@ -62,11 +64,12 @@ def train(
     training = pick(TrainingOptions, options)
     optimizer = _optimizer(options)
     _check_architecture(options)
+    _check_arithmetic(options)
     backend = load_backend(backend_name)
     corpus = load_corpus(options["dataset"], options["data_path"], level=options["level"])
     config = _architecture(options, len(corpus.vocabulary))
     parameters = start.checkpoint.parameters or initial_parameters(config, options["seed"], *_initialisation(options))
-    model = backend.build(config, parameters, options["dtype"], options["device"], optimizer)
+    model = build_model(backend, config, parameters, options, optimizer)
     model.load_optimizer_state(dict(start.checkpoint.optimizer_state))
     proof = _preflight(backend, config, options)
     if folder is None:
@@ -150,7 +153,7 @@ def _finish(
     """Score the best checkpoint at batch 1; write figures, curves and a sample."""
     best, metadata = load_checkpoint(folder.best)
     best_epoch = metadata["progress"]["epoch"]
-    model = backend.build(config, best, options["dtype"], options["device"])
+    model = build_model(backend, config, best, options)
     print(f"best epoch: {best_epoch}")
     scores = score_full_streams(model, corpus, options["progress"])
     paper = paper_result(options)
@@ -192,6 +195,12 @@ def _check_architecture(options: Mapping[str, Any]) -> None:
     initial_parameters(tiny, options["seed"], *_initialisation(options))
 
 
+def _check_arithmetic(options: Mapping[str, Any]) -> None:
+    require_one_of("dtype", options["dtype"], ("float32", "float64"))
+    require_one_of("recompute", options["recompute"], (True, False))
+    check_precision(options["precision"], options["dtype"])
+
+
 def _initialisation(options: Mapping[str, Any]) -> tuple[float, float, float | str]:
     return options["init_scale"], options["transform_bias"], options["other_bias"]
 
@@ -207,9 +216,9 @@ def _preflight(backend: Backend, config: RHNConfig, options: Mapping[str, Any]) 
         return "skipped by preflight=False"
 
     def build(config: RHNConfig, parameters: Mapping[str, NDArray]) -> Model:
-        return backend.build(config, parameters, options["dtype"], options["device"])
+        return build_model(backend, config, parameters, options)
 
-    return str(preflight(build, config, options["dtype"]))
+    return str(preflight(build, config, options["dtype"], options["precision"]))
 
 
 def _announce(
@@ -217,7 +226,10 @@ def _announce(
 ) -> None:
     described = ", ".join(f"{name} {value}" for name, value in backend.describe().items())
     c = model.config
-    print(f"backend: {described}, {options['dtype']}")
+    precision = (
+        "" if options["precision"] == "float32" else f", products in {options['precision']} where that is faster"
+    )
+    print(f"backend: {described}, {options['dtype']}{precision}")
     print(
         f"data: {corpus.name}, {len(corpus.vocabulary):,} {corpus.level} types; tokens: {len(corpus.train):,} train,"
         f" {len(corpus.valid):,} valid, {len(corpus.test):,} test"
@@ -234,7 +246,8 @@ def _epoch_line(row: Mapping[str, Any], epochs: int, level: str) -> str:
     train, valid, test = (in_units(row[f"{part}_nats"], level) for part in ("train", "valid", "test"))
     return (
         f"epoch {row['epoch']}/{epochs}: {UNITS[level]} train {train:.4g}, valid {valid:.4g}, test {test:.4g};"
-        f" rate {row['learning_rate']:.3g}, {row['tokens_per_second']:,.0f} tokens/s, {row['seconds']:.0f} s"
+        f" rate {row['learning_rate']:.3g}, {row['tokens_per_second']:,.0f} tokens/s, {row['seconds']:.0f} s,"
+        f" {row['waiting_seconds'] / row['seconds']:.1%} of it waiting for data"
     )
 
 

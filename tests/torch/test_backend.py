@@ -31,6 +31,13 @@ def test_everything_matches_the_reference(options, dtype):
     assert {name: error for name, error in errors.items() if not error <= TOLERANCE[dtype]} == {}
 
 
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "couple_gates": False, "masks": "separate"}], ids=name_of)
+def test_recomputed_gates_match_the_reference(options):
+    case = make_case(**options)
+    errors = errors_against_reference(build(case, recompute=True), case)
+    assert {name: error for name, error in errors.items() if not error <= TOLERANCE["float64"]} == {}
+
+
 OPTIMIZERS = [
     rhn.Optimizer(decoupled_weight_decay=True),
     rhn.Optimizer("adam"),
@@ -197,6 +204,10 @@ def test_what_cannot_be_built():
         build(case, dtype="float16")
     with pytest.raises(ValueError, match=r"device='tpu' is not available: there is cpu"):
         build(case, device="tpu")
+    with pytest.raises(ValueError, match="precision='bf16' is not accepted with dtype='float64'"):
+        build(case, dtype="float64", precision="bf16")
+    with pytest.raises(ValueError, match="precision='fp8' is not accepted"):
+        build(case, dtype="float32", precision="fp8")
     with pytest.raises(ValueError, match="missing embedding"):
         TorchBackend().build(case.config, {})
 

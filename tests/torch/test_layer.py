@@ -40,7 +40,7 @@ def random_masks(num_layers: int, num_masks: int) -> rhn.VariationalMasks:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recurrence", ["fast", "plain"])
+@pytest.mark.parametrize("recurrence", ["fast", "plain", "recompute"])
 @pytest.mark.parametrize("couple_gates", [True, False])
 @pytest.mark.parametrize("num_masks", [0, 1, "gates"])
 def test_layer_is_its_cells_step_by_step(recurrence, couple_gates, num_masks):
@@ -202,7 +202,7 @@ def test_repr_tells_what_is_not_default():
         ({"recurrence_depth": 0}, "recurrence_depth=0 is not accepted"),
         ({"num_layers": 0}, "num_layers=0 is not accepted"),
         ({"activation": "gelu"}, "activation='gelu' is not accepted: it must be one of tanh, sigmoid, relu"),
-        ({"recurrence": "slow"}, "recurrence='slow' is not accepted: it must be one of fast, plain"),
+        ({"recurrence": "slow"}, "recurrence='slow' is not accepted: it must be one of fast, plain, recompute"),
     ],
 )
 def test_impossible_options(options, message):

@@ -95,6 +95,9 @@ def test_the_same_seed_gives_the_same_run(command_line: CommandLine, tmp_path: P
         (["dataset=pydoc", "vocab_size=7"], "vocab_size=7 is not accepted"),
         (["dataset=pydoc", "device=abacus"], "device='abacus'"),
         (["dataset=pydoc", "dtype=float8"], "dtype='float8'"),
+        (["precision=fp4"], "precision='fp4' is not accepted: it must be one of float32, tf32, bf16"),
+        (["precision=bf16", "dtype=float64"], "precision='bf16' is not accepted with dtype='float64'"),
+        (["recompute=yes"], "recompute='yes' is not accepted"),
         (["other_bias=none"], "other_bias='none' is not accepted"),
         (["embedding_size=7"], "embedding_size=7 is not accepted with tie_weights=True"),
     ],
@@ -152,3 +155,16 @@ def test_print_config_shows_what_the_authors_command_line_asks_for(command_line:
     result = command_line("print_config", "with", "ptb_sota", "depth=20")
     assert result.returncode == 0
     assert "recurrence_depth = 20" in result.stdout
+
+
+def test_sacred_records_configuration_and_metrics(command_line: CommandLine, tmp_path: Path) -> None:
+    result = command_line("-F", "records", *RUN, "data_path=text.txt")
+    assert result.returncode == 0, result.stderr
+    record = tmp_path / "records" / "1"
+    assert json.loads((record / "config.json").read_text())["hidden_size"] == 6
+    assert json.loads((record / "run.json").read_text())["status"] == "COMPLETED"
+    history = [json.loads(line) for line in (tmp_path / "runs" / "r" / "metrics.jsonl").read_text().splitlines()]
+    metrics = json.loads((record / "metrics.json").read_text())
+    for name in ("train_nats", "valid_nats", "test_nats", "learning_rate", "gradient_norm", "tokens_per_second"):
+        assert metrics[name]["steps"] == [row["step"] for row in history]
+        assert metrics[name]["values"] == [row[name] for row in history]

@@ -1,5 +1,7 @@
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -154,7 +156,10 @@ def test_impossible_options_are_named_before_anything_is_loaded(name: str, value
 @pytest.mark.parametrize("rule", ["sgd", "rms"])
 def test_the_command_reports_it_apart(call: Callable[..., Any], capsys: pytest.CaptureFixture[str], rule: str) -> None:
     value = call(evaluate_dynamic, dynamic_rule=rule, dynamic_batch_size=4, part="valid")
-    static, dynamic = capsys.readouterr().out.splitlines()[-2:]
+    static, dynamic, written = capsys.readouterr().out.splitlines()[-3:]
     assert "valid (static, batch 1): bits per character" in static
     assert f"dynamic evaluation, not comparable with static figures; {rule}" in dynamic
     assert f"bits per character {value:.4g}" in dynamic
+    result = json.loads(Path(written.removeprefix("written: ").split(", ")[0]).read_text())
+    assert result["score"]["value"] == value
+    assert result["options"]["dynamic_rule"] == rule
