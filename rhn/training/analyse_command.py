@@ -47,8 +47,20 @@ def analyse_checkpoint(backend_name: str, options: Mapping[str, Any], given: Map
         "nats_with_gate_shut": analysis.lesion_nats.tolist(),
         "state_norm_percentiles": [dict(zip(map(str, PERCENTILES), row.tolist(), strict=True)) for row in percentiles],
     }
+    shown = {
+        f"first {n:,} tokens of {chosen.part}": f"{UNITS[corpus.level]} {in_units(analysis.nats, corpus.level):.4g}",
+        "mean transform gate, per layer by micro-step": _listed(analysis.activity, "{:.3f}"),
+        f"{UNITS[corpus.level]} with one gate shut, likewise": _listed(
+            np.vectorize(lambda nats: in_units(float(nats), corpus.level))(analysis.lesion_nats), "{:.4g}"
+        ),
+    }
     title = f"{corpus.name}, first {n:,} tokens of {chosen.part}"
-    write_result(beside(opened.options["checkpoint"], "analysis"), figures, gate_chart(analysis, title))
+    write_result(beside(opened.options["checkpoint"], "analysis"), shown, figures, gate_chart(analysis, title))
+
+
+def _listed(values: np.ndarray, form: str) -> str:
+    """(layers, micro-steps) as text."""
+    return "; ".join(", ".join(form.format(value) for value in layer) for layer in values)
 
 
 def _print_table(analysis: GateAnalysis, percentiles: np.ndarray, level: str, stream: str) -> None:

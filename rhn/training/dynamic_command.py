@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from rhn.training.dynamic_evaluation import (
@@ -11,13 +12,14 @@ from rhn.training.dynamic_evaluation import (
     evaluate_dynamic_sgd,
     gradient_roots,
 )
-from rhn.training.evaluation import evaluate, progress_bar
+from rhn.training.evaluation import UNITS, evaluate, progress_bar
 from rhn.training.opening import open_checkpoint
 from rhn.training.options import pick
+from rhn.training.results import beside, write_result
 
 
 def evaluate_dynamic(backend_name: str, options: Mapping[str, Any], given: Mapping[str, Any]) -> float:
-    """Score a checkpoint by dynamic evaluation at batch 1, and print that beside the static score.
+    """Score a checkpoint by dynamic evaluation at batch 1, and print and write that beside the static score.
 
     The arguments are those of `open_checkpoint`.
 
@@ -43,5 +45,15 @@ def evaluate_dynamic(backend_name: str, options: Mapping[str, Any], given: Mappi
             roots = gradient_roots(model, corpus.train, dynamic, bar.update)
         with progress_bar("dynamic", len(tokens) - 1, show) as bar:
             score = evaluate_dynamic_rms(model, tokens, level, dynamic, roots, bar.update)
-    print(f"  {dynamic.part} (dynamic evaluation, not comparable with static figures; {rule}): {score}")
+    how = f"{dynamic.part} (dynamic evaluation, not comparable with static figures; {rule})"
+    print(f"  {how}: {score}")
+    figures = {
+        "metric": UNITS[level],
+        "part": dynamic.part,
+        "options": asdict(dynamic),
+        "score": {**asdict(score), "value": score.value},
+        "static_score": {**asdict(static), "value": static.value},
+    }
+    shown = {f"{dynamic.part} (static, batch 1)": str(static), how: str(score)}
+    write_result(beside(opened.options["checkpoint"], f"dynamic-{dynamic.part}"), shown, figures, None)
     return score.value

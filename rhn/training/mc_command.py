@@ -61,8 +61,12 @@ def evaluate_mc(backend_name: str, options: Mapping[str, Any], given: Mapping[st
 
         add_samples(opened.model, tokens, average, mc, rates, seed, after_batch=after_batch, progress=bar.update)
     score, static = average.score(level), evaluate(opened.model, tokens, level)
-    print(f"  {mc.part} (batch 1, no dropout): {static}")
-    print(f"  {mc.part} (batch 1, {_description(average)}): {score}")
+    shown = {
+        f"{mc.part} (batch 1, no dropout)": str(static),
+        f"{mc.part} (batch 1, {_description(average)})": str(score),
+    }
+    for name, value in shown.items():
+        print(f"  {name}: {value}")
     figures = {
         "metric": UNITS[level],
         "part": mc.part,
@@ -76,7 +80,8 @@ def evaluate_mc(backend_name: str, options: Mapping[str, Any], given: Mapping[st
         "value_of_each_pass": [in_units(nats, level) for nats in average.pass_nats],
         "value_after_each_sample": [in_units(nats, level) for nats in average.running_nats],
     }
-    write_result(file.with_suffix(""), figures, monte_carlo_chart(average.running_nats, static.nats, level, file.stem))
+    chart = monte_carlo_chart(average.running_nats, static.nats, level, file.stem)
+    write_result(file.with_suffix(""), shown, figures, chart)
     return score.value
 
 

@@ -26,6 +26,7 @@ def run_page(run: RunRecord) -> bytes:
         _header(run),
         page.figures(_final_figures(run)),
         page.section("Curves", *_curves(run)),
+        *(page.section(f"Result {name}", page.values(shown)) for name, shown in run.results.items()),
         page.section("Sample", f"<pre>{escape(run.sample)}</pre>" if run.sample else _lack("sample.txt")),
         page.section("Configuration", _values(run.options, "options.json")),
         page.section("Made with", _values(run.environment, "environment.json")),
@@ -64,7 +65,8 @@ def _final_figures(run: RunRecord) -> list[tuple[str, str, str]]:
     if run.best_row is not None:
         found.append(("best epoch", str(run.best_row["epoch"]), f"of {len(run.history)}"))
         trained = _duration(sum(row["seconds"] for row in run.history))
-        found.append(("tokens per second", f"{run.tokens_per_second:,.0f}", f"{trained} of training"))
+        waiting = "" if run.waiting_fraction is None else f", {run.waiting_fraction:.2%} waiting for data"
+        found.append(("tokens per second", f"{run.tokens_per_second:,.0f}", f"{trained} of training{waiting}"))
     return found
 
 

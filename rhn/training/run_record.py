@@ -29,6 +29,7 @@ class RunRecord:
         history: `metrics.jsonl`, one row per finished epoch.
         summary: `summary.json`, the final figures.
         sample: `sample.txt`, text that the model wrote.
+        results: what the other commands found out about the run's checkpoints: by file, names and values to show.
     """
 
     name: str
@@ -37,6 +38,7 @@ class RunRecord:
     history: list[dict[str, Any]]
     summary: dict[str, Any]
     sample: str
+    results: dict[str, dict[str, str]]
 
     @property
     def finished(self) -> bool:
@@ -63,6 +65,12 @@ class RunRecord:
     def tokens_per_second(self) -> float | None:
         """Training speed: the median of the epochs."""
         return median(row["tokens_per_second"] for row in self.history) if self.history else None
+
+    @property
+    def waiting_fraction(self) -> float | None:
+        """The part of the training time in which the model waited for data; None if it was not recorded."""
+        waiting = [row["waiting_seconds"] for row in self.history if "waiting_seconds" in row]
+        return sum(waiting) / sum(row["seconds"] for row in self.history) if waiting else None
 
     @property
     def paper(self) -> PaperRow | None:
@@ -93,7 +101,9 @@ def read_run(path: str | Path) -> RunRecord:
         field: _read(folder / name, parse) if (folder / name).is_file() else nothing
         for name, (field, parse, nothing) in _FILES.items()
     }
-    return RunRecord(name=folder.resolve().name, **contents)
+    others = {file.name: _read(file, json.loads) for file in sorted(folder.glob("*.json")) if file.name not in _FILES}
+    results = {name: content["shown"] for name, content in others.items() if "shown" in content}
+    return RunRecord(name=folder.resolve().name, results=results, **contents)
 
 
 def _read(file: Path, parse: Callable[[str], Any]) -> Any:
