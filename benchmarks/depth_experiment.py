@@ -75,7 +75,6 @@ def train(backend: str, config: rhn.RHNConfig, runs: Path, further_options: list
         "test_tokens": summary["test"]["tokens"],
         "best_epoch": summary["best_epoch"],
         "epochs": len(epochs),
-        "training_seconds": sum(epoch["seconds"] for epoch in epochs),
     }
 
 
@@ -87,12 +86,12 @@ def _words(options: Mapping[str, Any]) -> list[str]:
 def table(rows: list[dict[str, Any]]) -> str:
     """The results in Markdown."""
     lines = [
-        "| recurrence depth | units | parameters | valid perplexity | test perplexity | training time |",
-        "|---|---|---|---|---|---|",
+        "| recurrence depth | units | parameters | valid perplexity | test perplexity |",
+        "|---|---|---|---|---|",
     ]
     lines += [
         f"| {row['recurrence_depth']} | {row['hidden_size']} | {row['parameters']:,} | {row['valid_perplexity']:.1f}"
-        f" | {row['test_perplexity']:.1f} | {row['training_seconds'] / 60:.1f} min |"
+        f" | {row['test_perplexity']:.1f} |"
         for row in rows
     ]
     return "\n".join(lines)

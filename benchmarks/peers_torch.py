@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Callable
 
 import torch
@@ -10,6 +13,7 @@ from torch.nn import functional as F
 from training_step import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Data, Shape, Step
 
 import rhn
+from rhn_torch.precision import products
 
 
 class NaiveRHN(nn.Module):
@@ -34,20 +38,24 @@ class NaiveRHN(nn.Module):
     def forward(self, tokens: Tensor, s: Tensor, masks: rhn.VariationalMasks) -> tuple[Tensor, Tensor]:
         """Tokens (B, T) and state (B, H) to logits (B, T, V) and state."""
         x = self.embedding(tokens) * masks.embedding.unsqueeze(-1)  # (B, T, E)
-        input_mask, state_mask = masks.input[0][0], masks.state[0][0]  # (B, E), (B, H)
         outputs = []
-        for time in range(tokens.shape[1]):
-            x_now = x[:, time] * input_mask  # (B, E)
-            for level, (recurrent_h, recurrent_t) in enumerate(zip(self.recurrent_h, self.recurrent_t, strict=True)):
-                u = s * state_mask  # (B, H)
-                z_h, z_t = recurrent_h(u), recurrent_t(u)  # (B, H)
-                if level == 0:
-                    z_h, z_t = z_h + self.input_h(x_now), z_t + self.input_t(x_now)
-                h, t = torch.tanh(z_h), torch.sigmoid(z_t)  # (B, H)
-                s = h * t + s * (1 - t)  # (B, H)
+        for x_now in x.unbind(dim=1):  # (B, E)
+            s = self.time_step(x_now, s, masks.input[0][0], masks.state[0][0])  # (B, H)
             outputs.append(s)
         top = torch.stack(outputs, dim=1) * masks.output.unsqueeze(1)  # (B, T, H)
         return self.softmax(top), s
+
+    def time_step(self, x_now: Tensor, s: Tensor, input_mask: Tensor, state_mask: Tensor) -> Tensor:
+        """Input (B, E), state (B, H) and their masks to state (B, H)."""
+        x_now = x_now * input_mask  # (B, E)
+        for level, (recurrent_h, recurrent_t) in enumerate(zip(self.recurrent_h, self.recurrent_t, strict=True)):
+            u = s * state_mask  # (B, H)
+            z_h, z_t = recurrent_h(u), recurrent_t(u)  # (B, H)
+            if level == 0:
+                z_h, z_t = z_h + self.input_h(x_now), z_t + self.input_t(x_now)
+            h, t = torch.tanh(z_h), torch.sigmoid(z_t)  # (B, H)
+            s = h * t + s * (1 - t)  # (B, H)
+        return s
 
 
 class LSTMLanguageModel(nn.Module):
@@ -73,7 +81,25 @@ class LSTMLanguageModel(nn.Module):
 
 def naive_step(shape: Shape) -> Step:
     """One step of `NaiveRHN`."""
-    data, model = Data(shape), NaiveRHN(shape.config)
+    return _step_of_naive(shape, NaiveRHN(shape.config))
+
+
+def compiled_step(shape: Shape) -> Step:
+    """One step of `NaiveRHN` with its time step compiled. The loop over time stays in Python: it would be unrolled.
+
+    Raises:
+        RuntimeError: there is no C++ compiler, which `torch.compile` needs.
+    """
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        raise RuntimeError(f"the peer 'compiled' needs a C++ compiler, and {compiler} (variable CXX) is not found")
+    model = NaiveRHN(shape.config)
+    model.time_step = torch.compile(model.time_step, dynamic=False)
+    return _step_of_naive(shape, model)
+
+
+def _step_of_naive(shape: Shape, model: NaiveRHN) -> Step:
+    data = Data(shape)
     state = torch.zeros(shape.batch_size, shape.config.hidden_size)
     update = _trainer(model)
 
@@ -105,7 +131,8 @@ def lstm_step(shape: Shape) -> Step:
 
 
 def matmul_step(shape: Shape) -> Step:
-    """The matrix products of one step of an RHN with one layer and shared masks, in order."""
+    """The matrix products of one step of an RHN with one layer and shared masks, in order, by the library that the RHN
+    takes."""
     config, batch_size, length = shape.config, shape.batch_size, shape.length
     rows, hidden, depth = batch_size * length, config.hidden_size, config.recurrence_depth
     width, vocab_size, embedding_size = config.num_gates * hidden, config.vocab_size, config.embedding_width
@@ -126,7 +153,7 @@ def matmul_step(shape: Shape) -> Step:
     new_gates, d_state = torch.empty(batch_size, width), torch.empty(batch_size, hidden)
     new_logits = torch.empty_like(logits)
 
-    def step() -> None:
+    def all_products() -> None:
         torch.mm(embedded, input_weight.t(), out=projected)
         for time in range(length):
             for level in range(depth):
@@ -141,6 +168,10 @@ def matmul_step(shape: Shape) -> Step:
             torch.mm(gates[level].flatten(0, 1).t(), states[level].flatten(0, 1), out=d_recurrent_weight)
         torch.mm(gates[0].flatten(0, 1).t(), embedded, out=d_input_weight)
         torch.mm(gates[0].flatten(0, 1), input_weight, out=d_embedded)
+
+    def step() -> None:
+        with products("float32", torch.device("cpu")):
+            all_products()
 
     return step
 

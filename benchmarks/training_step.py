@@ -1,15 +1,18 @@
-"""How long is one training step, from data to updated weights, beside its peers in the same process?
+"""How long is one training step, from data to updated weights, beside its peers in the same run?
 
-    python benchmarks/training_step.py --backend torch [--shape ptb ...] [--seconds 60] [--json FILE]
+    python benchmarks/training_step.py [--backend torch tf jax] [--shape ptb ...] [--json FILE] [option ...]
 
-For every shape: milliseconds (median, min-max), tokens per second, peak memory of a process that does nothing else,
-and ratios to three peers that the backend's file `peers_<backend>.py` supplies:
+For every shape and backend: milliseconds (median, min-max), tokens per second, the first step (which traces and
+compiles), peak memory of a process that does nothing else, and ratios to peers that the backend's file
+`peers_<backend>.py` supplies:
 
-    naive   the same model, written the obvious way: gates apart, derivatives by the framework
-    lstm    the framework's own LSTM, stacked, with as many parameters (tiny: as many units and layers)
-    matmul  nothing but the matrix products of the step, into preallocated results where the framework can
+    naive     the same model, written the obvious way: gates apart, derivatives by the framework
+    compiled  (torch) the naive model with each time step under `torch.compile`
+    lstm      the framework's own LSTM, stacked, with as many parameters (tiny: as many units and layers)
+    matmul    nothing but the matrix products of the step, into preallocated results where the framework can
 
-Samples of all peers are interleaved, so that a noisy moment hits all alike; a ratio is the median over the rounds.
+and, with several backends, to the first of them. Each backend has a process of its own, and takes turns with the
+others: samples of all are interleaved, so that a noisy moment hits all alike; a ratio is the median over the rounds.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,10 +38,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import rhn
+import rhn.backend
 
 Step = Callable[[], None]  # one training step; returns when the device is done
 
-PEERS = ("naive", "lstm", "matmul")
+PEERS = {
+    "torch": ("naive", "compiled", "lstm", "matmul"),
+    "tf": ("naive", "lstm", "matmul"),
+    "jax": ("naive", "lstm", "matmul"),
+}
 LEARNING_RATE, WEIGHT_DECAY, MAX_GRAD_NORM = 0.2, 1e-7, 10.0
 SEED = 0
 SHORTEST_SAMPLE = 0.1  # seconds: a sample of a shorter step is the mean of several
@@ -55,6 +64,7 @@ class Shape:
         rates: of dropping.
         lstm_layers: of the LSTM peer.
         lstm_units: of each of them; None: so many that it has the parameters of the RHN.
+        peers: that are measured; None: all.
     """
 
     config: rhn.RHNConfig
@@ -63,6 +73,7 @@ class Shape:
     rates: rhn.DropRates
     lstm_layers: int
     lstm_units: int | None = None
+    peers: tuple[str, ...] | None = None
 
     def units_of_lstm(self) -> int:
         """Units of each layer of the LSTM peer: given, or the largest number that has no more parameters."""
@@ -78,6 +89,15 @@ class Shape:
             4 * units * ((embedding_size if layer == 0 else units) + units + 1) for layer in range(self.lstm_layers)
         )
         return recurrent + vocab_size * embedding_size + (0 if tied else vocab_size * units) + vocab_size
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How the RHN is built; see `rhn.backend.Backend.build`."""
+
+    device: str | None = None
+    precision: str = "float32"
+    recompute: bool = False
 
 
 SHAPES = {
@@ -101,6 +121,7 @@ SHAPES = {
         length=50,
         rates=rhn.DropRates(0.1, 0.4, 0.1, 0.4),
         lstm_layers=2,
+        peers=("matmul",),  # autograd keeps 11 GB of the naive model, and a step of it takes a minute
     ),
     "tiny": Shape(
         rhn.RHNConfig(vocab_size=50, hidden_size=64, recurrence_depth=3),
@@ -132,9 +153,10 @@ class Data:
         return rhn.sample_masks(self.shape.config, tokens, self.shape.rates, SEED, self.steps)
 
 
-def rhn_step(backend: str, shape: Shape) -> Step:
+def rhn_step(backend: str, shape: Shape, variant: Variant) -> Step:
     """What is measured: `train_step` of the backend, with everything that training does around it."""
-    model = rhn.load_backend(backend).build(shape.config, rhn.initial_parameters(shape.config, SEED))
+    parameters = rhn.initial_parameters(shape.config, SEED)
+    model = rhn.load_backend(backend).build(shape.config, parameters, **vars(variant))
     data = Data(shape)
     state = model.zero_state(shape.batch_size)
 
@@ -149,79 +171,130 @@ def rhn_step(backend: str, shape: Shape) -> Step:
     return step
 
 
-def measure_times(backend: str, shape_name: str, seconds: float) -> dict[str, list[float]]:
-    """Seconds per step of the RHN ("rhn") and of every peer, one entry per round. Runs in a child process."""
+# ----------------------------------------------------------------------------------------------------------------------
+# In a process of its own for each backend. What a process has made ready for its samples is global to it.
+# ----------------------------------------------------------------------------------------------------------------------
+
+_steps: dict[str, Step] = {}
+_repeats: dict[str, int] = {}
+
+
+def make_ready(backend: str, shape_name: str, variant: Variant) -> float:
+    """Make the steps of a backend and its peers, and take each twice; seconds that the RHN's first step took."""
     shape = SHAPES[shape_name]
+    _steps["rhn"] = rhn_step(backend, shape, variant)
+    first_step = duration(_steps["rhn"])
     peers = importlib.import_module(f"peers_{backend}")
-    steps = {"rhn": rhn_step(backend, shape)} | {peer: getattr(peers, f"{peer}_step")(shape) for peer in PEERS}
-    repeats = {name: max(1, round(SHORTEST_SAMPLE / _duration(step))) for name, step in steps.items() if step() is None}
+    for peer in PEERS[backend] if shape.peers is None else shape.peers:
+        try:
+            _steps[peer] = getattr(peers, f"{peer}_step")(shape)
+        except RuntimeError as error:
+            print(f"{backend}: left out: {error}")
+            continue
+        _steps[peer]()
+    for name, step in _steps.items():
+        _repeats[name] = max(1, round(SHORTEST_SAMPLE / duration(step)))
+    return first_step
 
-    samples: dict[str, list[float]] = {name: [] for name in steps}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(samples["rhn"]) < FEWEST_ROUNDS:
-        for name, step in steps.items():
-            samples[name].append(statistics.fmean(_duration(step) for _ in range(repeats[name])))
-    return samples
+
+def sample() -> dict[str, float]:
+    """Seconds per step of the RHN ("rhn") and of every peer, now."""
+    return {name: statistics.fmean(duration(step) for _ in range(_repeats[name])) for name, step in _steps.items()}
 
 
-def measure_memory(backend: str, shape_name: str) -> int:
-    """Peak resident bytes of a process that trains the RHN for three steps. Runs in a child process."""
-    step = rhn_step(backend, SHAPES[shape_name])
+def peak_memory(backend: str, shape_name: str, variant: Variant) -> int:
+    """Peak resident bytes of a process that trains the RHN for three steps."""
+    step = rhn_step(backend, SHAPES[shape_name], variant)
     for _ in range(3):
         step()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
-def _duration(step: Step) -> float:
+def duration(step: Step) -> float:
+    """Seconds that one call takes."""
     start = time.perf_counter()
     step()
     return time.perf_counter() - start
 
 
-def _in_child(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Result of `function` in a fresh process, which no earlier measurement has touched."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+def _process() -> ProcessPoolExecutor:
+    """A fresh process, which no earlier measurement has touched."""
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
 
-def summarise(shape: Shape, samples: dict[str, list[float]], peak_bytes: int) -> dict[str, Any]:
-    """The record of one shape; times in milliseconds."""
-    times = {
-        name: {"median_ms": statistics.median(s) * 1e3, "min_ms": min(s) * 1e3, "max_ms": max(s) * 1e3}
-        for name, s in samples.items()
-    }
-    ratios = {
-        peer: statistics.median(own / other for own, other in zip(samples["rhn"], samples[peer], strict=True))
-        for peer in PEERS
-    }
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def measure(backends: list[str], shape_name: str, seconds: float, variant: Variant) -> dict[str, Any]:
+    """The record of one shape: what is common to all, and under "backends" the measurements of each."""
+    shape = SHAPES[shape_name]
+    peaks = {}
+    for backend in backends:
+        with _process() as process:
+            peaks[backend] = process.submit(peak_memory, backend, shape_name, variant).result()
+    with ExitStack() as stack:
+        processes = {backend: stack.enter_context(_process()) for backend in backends}
+        first_steps = {b: p.submit(make_ready, b, shape_name, variant).result() for b, p in processes.items()}
+        rounds = []  # [{backend: {"rhn" or peer: seconds}}]
+        end = time.monotonic() + seconds
+        while time.monotonic() < end or len(rounds) < FEWEST_ROUNDS:
+            rounds.append({backend: process.submit(sample).result() for backend, process in processes.items()})
+    tokens = shape.batch_size * shape.length
     return {
         "config": shape.config.to_dict(),
         "batch_size": shape.batch_size,
         "length": shape.length,
         "lstm": {"layers": shape.lstm_layers, "units": shape.units_of_lstm()},
-        "times": times,
-        "rounds": len(samples["rhn"]),
-        "tokens_per_second": shape.batch_size * shape.length / statistics.median(samples["rhn"]),
-        "peak_bytes": peak_bytes,
-        "rhn_time_over": ratios,
+        "rounds": len(rounds),
+        "backends": {
+            backend: {
+                "times": {name: _milliseconds([r[backend][name] for r in rounds]) for name in rounds[0][backend]},
+                "first_step_ms": first_steps[backend] * 1e3,
+                "tokens_per_second": tokens / statistics.median(r[backend]["rhn"] for r in rounds),
+                "peak_bytes": peaks[backend],
+                "rhn_time_over": {
+                    **{
+                        peer: statistics.median(r[backend]["rhn"] / r[backend][peer] for r in rounds)
+                        for peer in rounds[0][backend]
+                        if peer != "rhn"
+                    },
+                    **{
+                        f"rhn_{first}": statistics.median(r[backend]["rhn"] / r[first]["rhn"] for r in rounds)
+                        for first in backends[:1]
+                        if first != backend
+                    },
+                },
+            }
+            for backend in backends
+        },
     }
 
 
+def _milliseconds(seconds: list[float]) -> dict[str, float]:
+    return {"median_ms": statistics.median(seconds) * 1e3, "min_ms": min(seconds) * 1e3, "max_ms": max(seconds) * 1e3}
+
+
 def show(name: str, record: dict[str, Any]) -> None:
-    own = record["times"]["rhn"]
-    print(f"{name}: {record['tokens_per_second']:,.0f} tokens/s, peak memory {record['peak_bytes'] / 1e9:.2f} GB")
-    print(f"  {'rhn':<7}{_format(own)}")
-    for peer in PEERS:
-        ratio = record["rhn_time_over"][peer]
-        print(f"  {peer:<7}{_format(record['times'][peer])}   rhn takes {ratio:.2f} x, is {1 / ratio:.2f} x as fast")
-
-
-def _format(times: dict[str, float]) -> str:
-    return f"{times['median_ms']:9.1f} ms ({times['min_ms']:.1f}-{times['max_ms']:.1f})"
+    """Print the record of one shape."""
+    for backend, own in record["backends"].items():
+        print(
+            f"{name}, {backend}: {own['tokens_per_second']:,.0f} tokens/s,"
+            f" peak memory {own['peak_bytes'] / 1e9:.2f} GB, first step {own['first_step_ms'] / 1e3:.1f} s"
+        )
+        for peer, times in own["times"].items():
+            line = f"  {peer:<9}{times['median_ms']:9.1f} ms ({times['min_ms']:.1f}-{times['max_ms']:.1f})"
+            if peer != "rhn":
+                ratio = own["rhn_time_over"][peer]
+                line += f"   rhn takes {ratio:.2f} x, is {1 / ratio:.2f} x as fast"
+            print(line)
+        for peer, ratio in own["rhn_time_over"].items():
+            if peer.startswith("rhn_"):
+                print(f"  takes {ratio:.2f} x the time of {peer}")
 
 
 def describe_machine() -> dict[str, Any]:
+    """Processor, cores, system and Python, for records."""
     cpuinfo = Path("/proc/cpuinfo")
     models = (
         [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
@@ -236,32 +309,44 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def describe_backends(backends: list[str]) -> dict[str, dict[str, str]]:
+    """Versions and device of each, found out in processes that end afterwards."""
+    described = {}
+    for backend in backends:
+        with _process() as process:
+            described[backend] = process.submit(_describe, backend).result()
+    return described
+
+
+def _describe(backend: str) -> dict[str, str]:
+    return rhn.load_backend(backend).describe()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", default="torch", choices=("torch", "tf", "jax"))
+    parser.add_argument("--backend", nargs="+", default=["torch"], choices=list(PEERS))
     parser.add_argument("--shape", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--seconds", type=float, default=60.0, help="of timing per shape (at least three rounds)")
+    parser.add_argument("--device", choices=("cpu", "gpu"), help="of the RHN; peers run where their framework prefers")
+    parser.add_argument("--precision", default="float32", choices=rhn.backend.PRECISIONS, help="of the RHN's products")
+    parser.add_argument("--recompute", action="store_true", help="as the training option of that name")
     parser.add_argument("--json", type=Path, help="file for the record of the run")
     arguments = parser.parse_args()
 
+    variant = Variant(arguments.device, arguments.precision, arguments.recompute)
     record: dict[str, Any] = {
-        "backend": arguments.backend,
-        "versions": _in_child(_describe_backend, arguments.backend),
+        "benchmark": "training_step",
+        "versions": describe_backends(arguments.backend),
         "machine": describe_machine(),
+        "variant": vars(variant),
         "shapes": {},
     }
-    print(f"{arguments.backend}: {record['versions']} on {record['machine']}")
+    print(f"{record['versions']} on {record['machine']}")
     for name in arguments.shape:
-        peak_bytes = _in_child(measure_memory, arguments.backend, name)
-        samples = _in_child(measure_times, arguments.backend, name, arguments.seconds)
-        record["shapes"][name] = summarise(SHAPES[name], samples, peak_bytes)
+        record["shapes"][name] = measure(arguments.backend, name, arguments.seconds, variant)
         show(name, record["shapes"][name])
-    if arguments.json:
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def _describe_backend(backend: str) -> dict[str, str]:
-    return rhn.load_backend(backend).describe()
+        if arguments.json:
+            arguments.json.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

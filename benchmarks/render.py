@@ -1,0 +1,168 @@
+"""Writes docs/PERFORMANCE.md from the records in benchmarks/results.
+
+python benchmarks/render.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "PERFORMANCE.md"
+
+INTRODUCTION = """# Performance
+
+Written by `python benchmarks/render.py` from the records in [benchmarks/results](../benchmarks/results); every table
+names its record and the command that makes it anew. All measurements of a record are of one run, in which everything
+that is compared takes turns; times are medians with the fastest and the slowest sample, ratios medians over the turns.
+
+The *bare products* are the matrix products of a step and nothing else, in the same shapes and order, by the framework's
+own fastest means: what is left when everything around them costs nothing. *Naive* is the same model written the obvious
+way, one product per gate, differentiated by the framework; *compiled* is that with its time step under `torch.compile`;
+*LSTM* is the framework's own, stacked, with as many parameters (tiny: as many units and layers).
+"""
+
+SHAPE_TITLES = {
+    "ptb": "The paper's PTB model: V 10,000, H 830, depth 10, B 20, T 35",
+    "small": "Small: V 10,000, H 200, depth 5, B 20, T 35",
+    "enwik8": "The paper's enwik8 model: V 205, H 1500, depth 10, B 128, T 50",
+    "tiny": "Tiny, where overhead counts: V 50, H 64, depth 3, B 20, T 35",
+}
+PEER_TITLES = {"matmul": "bare products", "naive": "naive", "compiled": "compiled", "lstm": "LSTM"}
+
+NO_GPU = """## GPU
+
+Not yet measured: no GPU was at hand. `benchmarks/gpu.sh` proves parity on one and measures it, in under nine minutes.
+"""
+
+
+def page(records: Iterable[tuple[str, dict[str, Any]]]) -> str:
+    """The page in Markdown, from records by file name."""
+    render = {"training_step": _training_step, "inference": _inference}
+    sections = [INTRODUCTION]
+    on_gpu = False
+    for file, record in records:
+        if record.get("benchmark") in render:
+            sections.append(render[record["benchmark"]](file, record))
+            on_gpu = on_gpu or _is_of_gpu(record)
+    return "\n".join(sections if on_gpu else [*sections, NO_GPU])
+
+
+def read_records() -> list[tuple[str, dict[str, Any]]]:
+    """All records that are there, in the order of their names."""
+    return [(file.name, json.loads(file.read_text())) for file in sorted(RESULTS.glob("*.json"))]
+
+
+def _is_of_gpu(record: dict[str, Any]) -> bool:
+    return any(versions["device"] != "cpu" for versions in record["versions"].values())
+
+
+def _training_step(file: str, record: dict[str, Any]) -> str:
+    v = record["variant"]
+    options = [f"precision {v['precision']}"] * (v["precision"] != "float32") + ["recompute"] * v["recompute"]
+    lines = [f"## Training step{': ' if options else ''}{', '.join(options)}", "", *_origin(file, record), ""]
+    for name, shape in record["shapes"].items():
+        lines += [f"### {SHAPE_TITLES[name]}", "", *_shape_table(shape), ""]
+    return "\n".join(lines)
+
+
+def _shape_table(shape: dict[str, Any]) -> list[str]:
+    peers = [peer for peer in PEER_TITLES if any(peer in own["times"] for own in shape["backends"].values())]
+    first = next(iter(shape["backends"]))
+    header = ["", "ms", "tokens/s", "peak memory", "first step", *(f"x {PEER_TITLES[p]}" for p in peers), f"x {first}"]
+    rows = []
+    for backend, own in shape["backends"].items():
+        rows.append(
+            [
+                f"`rhn_{backend}`",
+                _times(own["times"]["rhn"]),
+                f"{own['tokens_per_second']:,.0f}",
+                f"{own['peak_bytes'] / 1e9:.2f} GB",
+                f"{own['first_step_ms'] / 1e3:.1f} s",
+                *(_ratio(own["rhn_time_over"].get(peer)) for peer in peers),
+                _ratio(own["rhn_time_over"].get(f"rhn_{first}")),
+            ]
+        )
+        rows += [
+            [f"{PEER_TITLES[peer]}, {backend}", _times(own["times"][peer])] + [""] * (len(header) - 2)
+            for peer in peers
+            if peer in own["times"]
+        ]
+    return _table(header, rows)
+
+
+def _inference(file: str, record: dict[str, Any]) -> str:
+    memory = record["memory_ms"]
+    rows = [
+        [
+            f"`rhn_{backend}`",
+            f"{own['ms_per_token']['stream']:.2f}",
+            _ratio(own["over_memory"]["stream"]),
+            f"{own['ms_per_token']['generate']:.2f}",
+            _ratio(own["over_memory"]["generate"]),
+            f"{own['ms_per_token']['samples']:.1f}",
+            _ratio(own["samples_over_one_sample"]),
+        ]
+        for backend, own in record["backends"].items()
+    ]
+    header = [
+        *("", "stream, ms per token", "x memory", "one token at a time, ms", "x memory"),
+        *("200 MC samples, ms per token", "x one sample"),
+    ]
+    return "\n".join(
+        [
+            "## Reading: evaluation, generation, Monte Carlo dropout",
+            "",
+            *_origin(file, record),
+            "",
+            "The paper's PTB model. At batch 1 every weight is read from memory to be used once; memory is the limit.",
+            f"Here it takes {memory['stream']:.2f} ms to read the recurrent weights, which a stream in windows needs",
+            f"for every token, and {memory['generate']:.2f} ms to read all weights, which a token on its own needs.",
+            "",
+            *_table(header, rows),
+            "",
+        ]
+    )
+
+
+def _origin(file: str, record: dict[str, Any]) -> list[str]:
+    backends = " ".join(record["versions"])
+    variant = record.get("variant", {})
+    options = "".join(
+        [
+            f" --device {variant['device']}" if variant.get("device") else "",
+            f" --precision {variant['precision']}" if variant.get("precision", "float32") != "float32" else "",
+            " --recompute" if variant.get("recompute") else "",
+        ]
+    )
+    command = f"python benchmarks/{record['benchmark']}.py --backend {backends}{options}"
+    versions = "; ".join(
+        ", ".join(f"{name} {version}" for name, version in described.items())
+        for described in record["versions"].values()
+    )
+    machine = record["machine"]
+    return [
+        f"[{file}](../benchmarks/results/{file}), made by `{command}`",
+        f"on {machine['cores']} cores of {machine['cpu']}, Python {machine['python']}; {versions}.",
+    ]
+
+
+def _times(times: dict[str, float]) -> str:
+    return f"{times['median_ms']:.4g} ({times['min_ms']:.4g}-{times['max_ms']:.4g})"
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(read_records()))
+    print(PAGE)
