@@ -107,9 +107,9 @@ def _step_of_naive(shape: Shape, model: NaiveRHN) -> Step:
         nonlocal state
         tokens, targets = data.next_window()
         masks = _as_tensors(data.masks(tokens))
-        logits, new_state = model(torch.from_numpy(tokens), state, masks)
+        logits, new_state = model(torch.as_tensor(tokens), state, masks)
         state = new_state.detach()
-        update(logits, torch.from_numpy(targets))
+        update(logits, torch.as_tensor(targets))
 
     return step
 
@@ -123,9 +123,9 @@ def lstm_step(shape: Shape) -> Step:
     def step() -> None:
         nonlocal state
         tokens, targets = data.next_window()
-        logits, (h, c) = model(torch.from_numpy(tokens), state)
+        logits, (h, c) = model(torch.as_tensor(tokens), state)
         state = (h.detach(), c.detach())
-        update(logits, torch.from_numpy(targets))
+        update(logits, torch.as_tensor(targets))
 
     return step
 

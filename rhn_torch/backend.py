@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -16,6 +16,7 @@ from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks, check_masks, check_tokens
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
+from rhn_torch.cuda_graph import StaticSteps, StepResults, TrainStep
 from rhn_torch.model import RHNLanguageModel
 from rhn_torch.precision import products
 from rhn_torch.update import Update
@@ -34,11 +35,11 @@ class TorchModel:
         device: torch.device,
         optimizer: Optimizer,
         precision: str,
-        recompute: bool,
+        recurrence: str,
+        static_steps: bool,
     ) -> None:
         self.config = config
         self.parameter_count = parameter_count(config)
-        recurrence = "recompute" if recompute else "fast"
         self.module = RHNLanguageModel(config, recurrence=recurrence, dtype=dtype, device=device)
         self.module.load_parameters(parameters)
         self.last_grad_norm: Any = torch.zeros((), dtype=dtype, device=device)
@@ -46,6 +47,7 @@ class TorchModel:
         self._device = device
         self._precision = precision
         self._optimizer = optimizer
+        self._static_steps = static_steps
         self.load_optimizer_state({})
 
     def forward(
@@ -63,7 +65,8 @@ class TorchModel:
         masks: VariationalMasks | None = None,
         weight_decay: float = 0.0,
     ) -> tuple[float, dict[str, NDArray], list[NDArray]]:
-        loss, gradients, new_state = self._gradients(tokens, targets, state, masks, weight_decay)
+        window = self._training_window(tokens, targets, state, masks)
+        loss, gradients, new_state = self._gradients(*window, weight_decay)
         return loss.item(), self.module.to_contract(gradients), [self.to_numpy(s) for s in new_state]
 
     def train_step(
@@ -76,16 +79,15 @@ class TorchModel:
         weight_decay: float,
         max_grad_norm: float,
     ) -> tuple[Any, list[Any]]:
-        decay_in_loss = 0.0 if self._optimizer.decoupled_weight_decay else weight_decay
-        loss, gradients, new_state = self._gradients(tokens, targets, state, masks, decay_in_loss)
-        self.last_grad_norm = self._update(gradients, learning_rate, weight_decay, max_grad_norm)
+        window = self._training_window(tokens, targets, state, masks)
+        loss, new_state, self.last_grad_norm = self._step(*window, learning_rate, weight_decay, max_grad_norm)
         return loss, new_state
 
     def evaluate_step(
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
     ) -> tuple[Any, list[Any]]:
         with torch.no_grad(), self._products():
-            return self._negative_log_likelihood(tokens, targets, state, masks)
+            return self.module.negative_log_likelihood(*self._training_window(tokens, targets, state, masks))
 
     def log_likelihoods(
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
@@ -108,6 +110,9 @@ class TorchModel:
     def load_optimizer_state(self, state: OptimizerState) -> None:
         module = self.module
         self._update = Update(self._optimizer, module.parameters(), state, module.from_contract, module.to_contract)
+        self._step: TrainStep = self._plain_step
+        if self._static_steps:  # anew: a captured step goes on changing what was remembered when it was captured
+            self._step = StaticSteps(self._plain_step, self._dtype, self._device)
 
     def zero_state(self, batch_size: int) -> list[Any]:
         shape = (batch_size, self.config.hidden_size)
@@ -116,18 +121,34 @@ class TorchModel:
     def to_numpy(self, array: Any) -> NDArray:
         return np.array(array.detach().cpu().numpy(), order="C")
 
+    def _plain_step(
+        self,
+        tokens: Tensor,
+        targets: Tensor,
+        state: Sequence[Tensor],
+        masks: VariationalMasks | None,
+        learning_rate: float | Tensor,
+        weight_decay: float,
+        max_grad_norm: float,
+    ) -> StepResults:
+        """Loss, state after the window, and norm of the gradients."""
+        decay_in_loss = 0.0 if self._optimizer.decoupled_weight_decay else weight_decay
+        loss, gradients, new_state = self._gradients(tokens, targets, state, masks, decay_in_loss)
+        norm = self._update(gradients, learning_rate, weight_decay, max_grad_norm)
+        return loss, new_state, norm
+
     def _gradients(
         self,
-        tokens: ArrayLike,
-        targets: ArrayLike,
-        state: State | None,
+        tokens: Tensor,
+        targets: Tensor,
+        state: Sequence[Tensor] | None,
         masks: VariationalMasks | None,
         weight_decay: float,
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """As `gradients`, on the device; the gradients in the order of the module's parameters."""
         parameters = list(self.module.parameters())
         with self._products():
-            nll, new_state = self._negative_log_likelihood(tokens, targets, state, masks)
+            nll, new_state = self.module.negative_log_likelihood(tokens, targets, state, masks)
             loss = nll / len(new_state[0])
             gradients = list(torch.autograd.grad(loss, parameters))
         if weight_decay:
@@ -135,16 +156,16 @@ class TorchModel:
                 gradient.add_(parameter.detach(), alpha=weight_decay)
         return loss.detach(), gradients, [s.detach() for s in new_state]
 
-    def _negative_log_likelihood(
-        self, tokens: ArrayLike, targets: ArrayLike, state: State | None, masks: VariationalMasks | None
-    ) -> tuple[Tensor, list[Tensor]]:
-        """In nats, summed over the window and the batch; and the state after the window."""
-        token_indices, state, masks = self._window(tokens, state, masks)
-        return self.module.negative_log_likelihood(token_indices, self._targets(targets, tokens), state, masks)
-
     def _products(self) -> AbstractContextManager[None]:
         """Where the matrix products of forward and backward have the precision that was asked for."""
         return products(self._precision, self._device)
+
+    def _training_window(
+        self, tokens: ArrayLike, targets: ArrayLike, state: State | None, masks: VariationalMasks | None
+    ) -> tuple[Tensor, Tensor, Any, VariationalMasks | None]:
+        """What the module takes, checked: tokens, targets, state, masks."""
+        token_indices, state_tensors, masks = self._window(tokens, state, masks)
+        return token_indices, self._targets(targets, tokens), state_tensors, masks
 
     def _window(
         self, tokens: ArrayLike, state: State | None, masks: VariationalMasks | None
@@ -171,13 +192,24 @@ class TorchModel:
 
     def _indices(self, tokens: NDArray) -> Tensor:
         """On the device, of the integer type that torch looks up with."""
-        return torch.from_numpy(tokens.astype(np.int64)).to(self._device, non_blocking=True)
+        indices = torch.from_numpy(tokens.astype(np.int64))
+        return indices.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else indices
 
 
 class TorchBackend:
-    """See `rhn.backend.Backend`."""
+    """See `rhn.backend.Backend`.
+
+    Args:
+        recurrence: see `RHN`.
+        static_steps: training steps run on buffers that never move, on a GPU as CUDA graphs; None: on a GPU only,
+            since they gain nothing elsewhere.
+    """
 
     name = "torch"
+
+    def __init__(self, recurrence: str = "fast", static_steps: bool | None = None) -> None:
+        self._recurrence = recurrence
+        self._static_steps = static_steps
 
     def build(
         self,
@@ -192,7 +224,10 @@ class TorchBackend:
         if dtype not in _DTYPES:
             raise ValueError(f"dtype={dtype!r} is not accepted: it must be one of {', '.join(_DTYPES)}")
         check_precision(precision, dtype)
-        return TorchModel(config, parameters, _DTYPES[dtype], find_device(device), optimizer, precision, recompute)
+        found = find_device(device)
+        recurrence = "recompute" if recompute else self._recurrence
+        static = found.type == "cuda" if self._static_steps is None else self._static_steps
+        return TorchModel(config, parameters, _DTYPES[dtype], found, optimizer, precision, recurrence, static)
 
     def describe(self) -> dict[str, str]:
         device = find_device(None)

@@ -13,10 +13,23 @@ from rhn.spec.masks import NO_MASKS, VariationalMasks
 from rhn_torch.cell import RHNCell
 from rhn_torch.recurrence import fast_recurrence, plain_recurrence
 
+
+def _triton_recurrence(*arguments: Any) -> Tensor:
+    """`triton_recurrence`, imported where it is used: Triton is heavy, and not everywhere."""
+    try:
+        from rhn_torch.triton_recurrence import triton_recurrence
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "recurrence='triton' needs the package triton, which comes with PyTorch for NVIDIA GPUs"
+        ) from error
+    return triton_recurrence(*arguments)
+
+
 RECURRENCES: dict[str, Callable[..., Tensor]] = {
     "fast": fast_recurrence,
     "plain": plain_recurrence,
     "recompute": partial(fast_recurrence, recompute=True),
+    "triton": _triton_recurrence,
 }
 
 
@@ -33,7 +46,8 @@ class RHN(nn.Module):
         batch_first: input and output are (B, T, features) instead of (T, B, features). States are not affected.
         couple_gates, activation, init_scale, transform_bias, device, dtype: see `RHNCell`.
         recurrence: "fast" has a hand-written backward; "plain" is slower and has derivatives of any order; "recompute"
-            is "fast" in less memory: it keeps no gates for the backward, and computes them again there.
+            is "fast" in less memory: it keeps no gates for the backward, and computes them again there;
+            "triton" is "fast" in kernels for NVIDIA GPUs, in float32, and needs the package triton.
 
     Attributes:
         cells: one `RHNCell` per layer, which holds the layer's parameters.

@@ -296,7 +296,7 @@ def _backward(
         d_biases += d_gates.sum(dim=(1, 2))
         is_first = start + slice_length >= length
         for d_weight, s, d_z in zip(d_weights, states_now, d_gates, strict=True):
-            _add_weight_gradient(d_weight, s, d_z, state_mask, weights[0].dtype, beta=0 if is_first else 1)
+            add_weight_gradient(d_weight, s, d_z, state_mask, weights[0].dtype, beta=0 if is_first else 1)
     return d_projected, d_state, d_biases, *d_weights
 
 
@@ -363,7 +363,7 @@ def _through_time(
                     d_state.addmm_(d_z, weight)
 
 
-def _add_weight_gradient(
+def add_weight_gradient(
     d_weight: Tensor, s: Tensor, d_z: Tensor, state_mask: Tensor | None, dtype: torch.dtype, beta: int
 ) -> None:
     """d_weight (G*H, H) = beta * d_weight + the gradient from the states s (T, B, H) and d_z (T, B, G*H).

@@ -117,15 +117,17 @@ def test_the_tied_embedding_has_one_dense_gradient():
     The sum is in place, but for a mode that watches, such as the one here."""
     case = make_case(vocab_size=VOCAB_SIZE)
     model = TorchBackend().build(case.config, case.parameters, "float32", "cpu")
+    inputs = model._training_window(case.tokens, case.targets, case.state, case.masks)
     with Operations() as watched:
-        model._gradients(case.tokens, case.targets, case.state, case.masks, 0.0)
+        model._gradients(*inputs, weight_decay=0.0)
     names = [name for name, shape in watched.seen if shape == (VOCAB_SIZE, case.config.hidden_size)]
     assert names == ["aten::mm", "aten::_sparse_coo_tensor_with_dims_and_tensors", "aten::add.Tensor"]
 
 
 @pytest.mark.parametrize("options", [{}, {"tie_weights": False, "num_layers": 2}], ids=str)
 @pytest.mark.parametrize("optimizer", [rhn.Optimizer(), rhn.Optimizer("adam")], ids=lambda optimizer: optimizer.name)
-def test_nothing_waits_for_the_device(monkeypatch, options, optimizer):
+@pytest.mark.parametrize("static_steps", [False, True])
+def test_nothing_waits_for_the_device(monkeypatch, options, optimizer, static_steps):
     """Tensors of the device "meta" have no values: whoever wants to see one gets an exception."""
     monkeypatch.setattr(backend_module, "products", lambda precision, device: nullcontext())  # not known to autocast
     case = make_case(**options)
@@ -136,7 +138,8 @@ def test_nothing_waits_for_the_device(monkeypatch, options, optimizer):
         torch.device("meta"),
         optimizer,
         precision="float32",
-        recompute=False,
+        recurrence="fast",
+        static_steps=static_steps,
     )
     state = model.zero_state(len(case.tokens))
     for _ in range(2):
