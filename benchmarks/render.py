@@ -5,7 +5,9 @@ python benchmarks/render.py
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,7 @@ Not yet measured: no GPU was at hand. `benchmarks/gpu.sh` proves parity on one a
 
 def page(records: Iterable[tuple[str, dict[str, Any]]]) -> str:
     """The page in Markdown, from records by file name."""
-    render = {"training_step": _training_step, "inference": _inference}
+    render = {"training_step": _training_step, "inference": _inference, "gpu_forms": _gpu_forms}
     sections = [INTRODUCTION]
     on_gpu = False
     for file, record in records:
@@ -129,6 +131,14 @@ def _inference(file: str, record: dict[str, Any]) -> str:
     )
 
 
+def _gpu_forms(file: str, record: dict[str, Any]) -> str:
+    lines = ["## Forms of the PyTorch training step on a GPU", "", *_origin(file, record), ""]
+    for name, measured in record["shapes"].items():
+        rows = [[form, _times(row), _ratio(row["times_as_fast_as_eager"])] for form, row in measured.items()]
+        lines += [f"### {SHAPE_TITLES[name]}", "", *_table(["", "ms", "times as fast as eager"], rows), ""]
+    return "\n".join(lines)
+
+
 def _origin(file: str, record: dict[str, Any]) -> list[str]:
     backends = " ".join(record["versions"])
     variant = record.get("variant", {})
@@ -139,7 +149,8 @@ def _origin(file: str, record: dict[str, Any]) -> list[str]:
             " --recompute" if variant.get("recompute") else "",
         ]
     )
-    command = f"python benchmarks/{record['benchmark']}.py --backend {backends}{options}"
+    which = "" if record["benchmark"] == "gpu_forms" else f" --backend {backends}{options}"
+    command = f"python benchmarks/{record['benchmark']}.py{which}"
     versions = "; ".join(
         ", ".join(f"{name} {version}" for name, version in described.items())
         for described in record["versions"].values()
@@ -163,6 +174,16 @@ def _table(header: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only say whether the page is that of the records")
+    rendered = page(read_records())
+    if not parser.parse_args().check:
+        PAGE.write_text(rendered)
+        print(PAGE)
+    elif PAGE.read_text() != rendered:
+        sys.exit(f"{PAGE} is not what the records say: run python benchmarks/render.py")
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page(read_records()))
-    print(PAGE)
+    main()
