@@ -10,6 +10,8 @@ import tensorflow as tf
 from rhn.spec.config import ACTIVATIONS
 from rhn_tf.recurrence import masked_linear, time_step
 
+_MATMUL_DTYPES = (None, "bfloat16", "float16")
+
 
 @keras.saving.register_keras_serializable(package="rhn_tf")
 class RHNCell(keras.layers.Layer):
@@ -25,8 +27,8 @@ class RHNCell(keras.layers.Layer):
         activation: of the candidate h; "tanh", "sigmoid" or "relu".
         init_scale: parameters start uniform in (-init_scale, init_scale), but for the transform bias.
         transform_bias: initial value of the transform gates' bias, which is learned.
-        matmul_dtype: of the factors of matrix products, such as "bfloat16"; everything else stays in the layer's own
-            dtype, which is that of the factors too if this is None.
+        matmul_dtype: of the factors of matrix products, "bfloat16" or "float16"; everything else stays in the layer's
+            own dtype, which is that of the factors too if this is None.
         kwargs: of `keras.layers.Layer`; `dtype` may be a policy such as "mixed_bfloat16".
 
     Attributes:
@@ -35,7 +37,7 @@ class RHNCell(keras.layers.Layer):
         bias: (L, G*H).
 
     Raises:
-        ValueError: a size is less than 1, or the activation is not known.
+        ValueError: a size is less than 1, or the activation or matmul_dtype is not known.
     """
 
     def __init__(
@@ -56,6 +58,9 @@ class RHNCell(keras.layers.Layer):
                 raise ValueError(f"{name}={size} is not accepted: it must be at least 1")
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation={activation!r} is not accepted: it must be one of {', '.join(ACTIVATIONS)}")
+        if matmul_dtype not in _MATMUL_DTYPES:
+            accepted = ", ".join(map(str, _MATMUL_DTYPES))
+            raise ValueError(f"matmul_dtype={matmul_dtype!r} is not accepted: it must be one of {accepted}")
         self.units = units
         self.recurrence_depth = recurrence_depth
         self.couple_gates = couple_gates

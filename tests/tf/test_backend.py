@@ -9,7 +9,6 @@ import pytest
 import tensorflow as tf
 from cases import ARCHITECTURES, GRID, Case, errors_against_reference, make_case, name_of, relative_error
 
-import rhn
 from rhn.spec import reference
 from rhn_tf.backend import TensorFlowBackend, TensorFlowModel, find_device, let_gpu_memory_grow
 
@@ -52,22 +51,6 @@ def test_equals_reference_compiled(options: Mapping[str, object], dtype: str) ->
     assert_equals_reference(options, dtype)
 
 
-def test_a_step_is_traced_once_per_shape_and_kind_of_masks() -> None:
-    case = make_case(recurrence_depth=1, length=4, batch_size=2)
-    model = build(case)
-    state = model.zero_state(2)
-    for epoch in range(2):
-        for step, length in enumerate((4, 4, 3)):  # the last window of an epoch is shorter
-            tokens, targets = case.tokens[:, :length], case.targets[:, :length]
-            masks = rhn.sample_masks(case.config, tokens, rhn.DropRates(0.25, 0.4, 0.3, 0.35), 1, step)
-            _, state = model.train_step(tokens, targets, state, masks, 0.1 / (epoch + 1), 0.01 * step, 5.0 + step)
-    traces = model._call_train_step.experimental_get_tracing_count
-    assert traces() == 2
-    for _ in range(2):
-        _, state = model.train_step(case.tokens, case.targets, state, None, 0.1, 0.0, 5.0)
-    assert traces() == 3
-
-
 def test_products_of_a_step_are_batched_over_time() -> None:
     """Per layer L products forward and L backward in the loops, and outside of them one per weight gradient."""
     case = make_case(recurrence_depth=3)
@@ -78,14 +61,6 @@ def test_products_of_a_step_are_batched_over_time() -> None:
     depth, of_input, of_softmax = 3, 3, 3  # the latter two: forward, gradient of the operand, gradient of the weight
     assert sum(node.op == "MatMul" for node in nodes) == 3 * depth + of_input + of_softmax
     assert sum(node.op in ("While", "StatelessWhile") for node in nodes) == 2
-
-
-@pytest.mark.usefixtures("eagerly")
-def test_loss_norm_and_state_stay_on_the_device() -> None:
-    case = make_case()
-    model = build(case)
-    loss, state = model.train_step(case.tokens, case.targets, model.zero_state(3), case.masks, 0.1, 0.0, 5.0)
-    assert all(tf.is_tensor(tensor) for tensor in (loss, model.last_grad_norm, *state))
 
 
 @pytest.mark.usefixtures("eagerly")
@@ -110,6 +85,8 @@ def test_built_models_do_not_share_parameters() -> None:
     [
         ({"dtype": "float16"}, "dtype='float16' is not accepted: it must be one of float32, float64"),
         ({"device": "tpu"}, "device='tpu' is not available: there is cpu"),
+        ({"precision": "fp8"}, "precision='fp8' is not accepted: it must be one of float32, tf32, bf16"),
+        ({"precision": "bf16", "dtype": "float64"}, "precision='bf16' is not accepted with dtype='float64'"),
     ],
 )
 def test_build_says_what_is_wrong(arguments: dict[str, str], message: str) -> None:

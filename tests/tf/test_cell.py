@@ -73,7 +73,16 @@ def test_initial_values() -> None:
 
 
 def test_config_round_trip() -> None:
-    cell = RHNCell(6, 3, couple_gates=False, activation="relu", init_scale=0.1, transform_bias=-4.0, name="deep")
+    cell = RHNCell(
+        6,
+        3,
+        couple_gates=False,
+        activation="relu",
+        init_scale=0.1,
+        transform_bias=-4.0,
+        matmul_dtype="bfloat16",
+        name="deep",
+    )
     again = keras.layers.deserialize(keras.layers.serialize(cell))
     assert isinstance(again, RHNCell)
     assert again.get_config() == cell.get_config()
@@ -84,6 +93,7 @@ def test_config_round_trip() -> None:
     [
         ({"units": 0}, "units=0 is not accepted: it must be at least 1"),
         ({"recurrence_depth": 0}, "recurrence_depth=0 is not accepted: it must be at least 1"),
+        ({"matmul_dtype": "int8"}, "matmul_dtype='int8' is not accepted: it must be one of None, bfloat16, float16"),
         ({"activation": "gelu"}, "activation='gelu' is not accepted: it must be one of tanh, sigmoid, relu"),
     ],
 )

@@ -18,13 +18,13 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
     )
 
 
-def test_import_loads_neither_other_frameworks_nor_sacred() -> None:
+def test_import_loads_neither_other_frameworks_nor_tools_of_training() -> None:
     # Keras itself looks for JAX, so what counts is what comes on top of it.
     code = """
 import sys, keras, tensorflow
 before = set(sys.modules)
-import rhn_tf.backend
-print(sorted({"torch", "jax", "flax", "sacred"} & (set(sys.modules) - before)), "torch" in sys.modules)
+import rhn_tf.backend, rhn_tf.convert
+print(sorted({"torch", "jax", "flax", "sacred", "rhn_datasets"} & (set(sys.modules) - before)), "torch" in sys.modules)
 """
     result = run_python(code)
     assert result.returncode == 0, result.stderr
@@ -40,3 +40,11 @@ def test_import_refuses_another_keras_backend(place: str, tmp_path: Path) -> Non
     last_line = result.stderr.strip().splitlines()[-1]
     assert last_line.startswith("ImportError: rhn_tf needs Keras on TensorFlow, but Keras is configured for 'jax': set")
     assert "KERAS_BACKEND=tensorflow" in last_line
+
+
+def test_the_command_line_shows_none_of_tensorflows_own_lines() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    command = [sys.executable, "-m", "rhn_tf.train", "print_config"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "hidden_size = 830" in result.stdout
+    assert result.stderr == ""

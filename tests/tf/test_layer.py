@@ -123,7 +123,8 @@ def test_config_round_trip() -> None:
         activation="sigmoid",
         init_scale=0.1,
         transform_bias=-4.0,
-        recurrence="plain",
+        matmul_dtype="bfloat16",
+        recurrence="recompute",
         return_sequences=True,
         return_state=True,
         stateful=True,
@@ -137,7 +138,9 @@ def test_config_round_trip() -> None:
 def test_bad_options_say_what_is_accepted() -> None:
     with pytest.raises(ValueError, match="num_layers=0 is not accepted: it must be at least 1"):
         RHN(6, 2, 0)
-    with pytest.raises(ValueError, match="recurrence='quick' is not accepted: it must be one of fast, plain"):
+    with pytest.raises(
+        ValueError, match="recurrence='quick' is not accepted: it must be one of fast, plain, recompute"
+    ):
         RHN(6, 2, recurrence="quick")
     with pytest.raises(ValueError, match="stateful=True is not accepted with a batch size of None"):
         RHN(6, 2, stateful=True)(keras.Input((5, 3)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,27 @@ def test_fast_equals_plain_with_other_gates(kind: str) -> None:
 def test_fast_equals_plain_in_a_function(jit_compile: bool) -> None:
     kind = "uncoupled, separate masks"
     assert_fast_equals_plain(kind, (2, 3, 2), lambda function: tf.function(function, jit_compile=jit_compile))
+
+
+# Eager, and compiled where all gates, masks and levels differ.
+RECOMPUTED = [(kind, depth, None) for kind in ("no mask", "shared mask", "separate masks") for depth in (1, 3)]
+RECOMPUTED += [("uncoupled", 3, None), ("uncoupled, separate masks", 3, True)]
+
+
+@pytest.mark.parametrize(("kind", "depth", "jit_compile"), RECOMPUTED)
+def test_recomputed_gates_change_nothing(kind: str, depth: int, jit_compile: bool | None) -> None:
+    options = dict(KINDS[kind])
+    activation = options.pop("activation", "tanh")
+    arguments, mask = make_arguments(depth, 3, 2, **options)
+    mask = None if mask is None else tf.constant(mask)
+
+    def both() -> list[list[tf.Tensor]]:
+        recurrences = (fast_recurrence, partial(fast_recurrence, recompute=True))
+        return [outputs_and_gradients(recurrence, arguments, mask, activation) for recurrence in recurrences]
+
+    fast, recomputed = both() if jit_compile is None else tf.function(both, jit_compile=True)()
+    for actual, expected in zip(recomputed, fast, strict=True):
+        assert relative_error(actual, expected) < TOLERANCE
 
 
 @pytest.mark.parametrize("kind", ["shared mask", "uncoupled, separate masks"])

@@ -40,7 +40,9 @@ def test_keras_file_with_masks_as_inputs(tmp_path: Path) -> None:
 
 def test_keras_file_of_the_language_model(tmp_path: Path) -> None:
     case = make_case(num_layers=2)
-    model = RHNLanguageModel(case.config, recurrence="plain", init_scale=0.1, transform_bias=-1.0)
+    model = RHNLanguageModel(
+        case.config, recurrence="plain", init_scale=0.1, transform_bias=-1.0, matmul_dtype="bfloat16"
+    )
     logits, *state = model(case.tokens)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")

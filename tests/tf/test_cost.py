@@ -1,0 +1,92 @@
+"""What a training step costs, counted rather than timed: loops, matrix products, traces, waiting for the device."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import tensorflow as tf
+from cases import make_case, relative_error
+
+import rhn
+from rhn.spec import reference
+from rhn_tf import fast_recurrence
+from rhn_tf.backend import TensorFlowBackend
+
+TOLERANCE = 1e-10  # relative; as in test_backend.py
+LENGTH, BATCH_SIZE, HIDDEN_SIZE, NUM_GATES = 5, 3, 4, 2
+
+
+def count_operations(depth: int, num_masks: int, recompute: bool) -> tuple[Counter[str], list[Counter[str]]]:
+    """Operations of the recurrence with its gradients: outside of loops, and in the body of every loop in order."""
+    width = NUM_GATES * HIDDEN_SIZE
+    shapes = [(LENGTH, BATCH_SIZE, width), (BATCH_SIZE, HIDDEN_SIZE), (depth, width), *[(HIDDEN_SIZE, width)] * depth]
+    mask = tf.ones((num_masks, BATCH_SIZE, HIDDEN_SIZE)) if num_masks else None
+
+    @tf.function(input_signature=[tf.TensorSpec(shape) for shape in shapes])
+    def gradients(projected: tf.Tensor, state: tf.Tensor, biases: tf.Tensor, *weights: tf.Tensor) -> list[tf.Tensor]:
+        outputs = fast_recurrence(projected, state, weights, biases, mask, recompute=recompute)
+        return tf.gradients(outputs, [projected, state, biases, *weights])
+
+    graph = gradients.get_concrete_function().graph
+    body_of = {function.signature.name: function.node_def for function in graph.as_graph_def().library.function}
+    loops = [node for node in graph.as_graph_def().node if node.op in ("While", "StatelessWhile")]
+    bodies = [Counter(node.op for node in body_of[loop.attr["body"].func.name]) for loop in loops]
+    return Counter(operation.type for operation in graph.get_operations()), bodies
+
+
+@pytest.mark.parametrize(("num_masks", "blocks"), [(0, 1), (1, 1), (NUM_GATES, NUM_GATES)])
+def test_products_of_the_recurrence(num_masks: int, blocks: int) -> None:
+    """Per block of gates that share a mask L products in each loop, and L outside: the gradients of the weights."""
+    depth = 3
+    outside, (forward, backward) = count_operations(depth, num_masks, recompute=False)
+    assert forward["MatMul"] == backward["MatMul"] == outside["MatMul"] == depth * blocks
+
+
+def test_recomputing_costs_one_more_product_per_micro_step_and_keeps_no_gates() -> None:
+    depth = 3
+    outside, (forward, backward) = count_operations(depth, num_masks=1, recompute=True)
+    assert (forward["MatMul"], backward["MatMul"], outside["MatMul"]) == (depth, 2 * depth, depth)
+    assert forward["TensorListSetItem"] == depth  # the states; with the gates it is twice that
+    _, (keeping, _) = count_operations(depth, num_masks=1, recompute=False)
+    assert keeping["TensorListSetItem"] == 2 * depth
+
+
+@pytest.fixture
+def values_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks a tensor for its value, and so waits for the device, is told."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the value of a tensor is asked for")
+
+    for method in ("numpy", "__array__", "__bool__", "__float__", "__int__"):
+        monkeypatch.setattr(type(tf.constant(0)), method, refuse)
+
+
+@pytest.mark.usefixtures("values_are_refused")
+def test_training_waits_for_no_value_and_is_traced_once_per_shape_and_kind_of_masks() -> None:
+    case = make_case(recurrence_depth=1, length=4, batch_size=2)
+    model = TensorFlowBackend().build(case.config, case.parameters, "float64", "cpu")
+    state = model.zero_state(2)
+    for epoch in range(2):
+        for step, length in enumerate((4, 4, 3)):  # the last window of an epoch is shorter
+            tokens, targets = case.tokens[:, :length], case.targets[:, :length]
+            masks = rhn.sample_masks(case.config, tokens, rhn.DropRates(0.25, 0.4, 0.3, 0.35), 1, step)
+            loss, state = model.train_step(tokens, targets, state, masks, 0.1 / (epoch + 1), 0.01 * step, 5.0 + step)
+            assert all(tf.is_tensor(tensor) for tensor in (loss, model.last_grad_norm, *state))
+    traces = model._call_train_step.experimental_get_tracing_count
+    assert traces() == 2
+    for _ in range(2):
+        _, state = model.train_step(case.tokens, case.targets, state, None, 0.1, 0.0, 5.0)
+    assert traces() == 3
+
+
+def test_evaluation_is_traced_once_and_then_once_for_all_other_shapes() -> None:
+    case = make_case(recurrence_depth=1, length=6, batch_size=2)
+    model = TensorFlowBackend().build(case.config, case.parameters, "float64", "cpu")
+    for length in (6, 6, 5, 4, 3, 1):
+        tokens, targets = case.tokens[:, :length], case.targets[:, :length]
+        nll, _ = model.evaluate_step(tokens, targets, case.state)
+        logits, _ = reference.forward(case.config, case.parameters, tokens, case.state)
+        assert relative_error(nll, reference.cross_entropy(logits, targets).sum()) < TOLERANCE
+    assert model._call_log_likelihoods.experimental_get_tracing_count() == 2
