@@ -12,10 +12,10 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from rhn.spec.masks import NO_MASKS, VariationalMasks
-from rhn_jax.cell import RHNCell
+from rhn_jax.cell import Recurrence, RHNCell
 from rhn_jax.recurrence import fast_recurrence, plain_recurrence
 
-RECURRENCES = {
+RECURRENCES: dict[str, Recurrence] = {
     "fast": fast_recurrence,
     "plain": plain_recurrence,
     "recompute": partial(fast_recurrence, recompute=True),
@@ -25,8 +25,8 @@ RECURRENCES = {
 class RHN(nnx.Module):
     """Recurrent Highway Network over a sequence; carry first, in the call and in the result, as in Flax's cells.
 
-    Zilly et al., "Recurrent Highway Networks", arXiv 1607.03474. Within `with jax.default_matmul_precision(...)` its
-    matrix products, those of the derivative included, are in that precision, as everywhere in JAX.
+    Zilly et al., "Recurrent Highway Networks", arXiv 1607.03474. `with jax.default_matmul_precision(...)` sets the
+    precision of its matrix products, those of the derivative included; a CPU keeps to full precision whatever is asked.
 
     Args:
         input_size: features E of the input of the first layer.

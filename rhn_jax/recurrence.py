@@ -47,7 +47,8 @@ def fast_recurrence(
     """States after every time step of a window, with a hand-written backward.
 
     The backward takes, per micro-step, one elementwise update and one matrix product, and after the last of them
-    each weight's gradient as one matrix product over time and batch. It is itself differentiable in reverse mode.
+    each weight's gradient as one matrix product over time and batch; long windows in slices of time. It is itself
+    differentiable in reverse mode.
 
     Args:
         projected: (T, B, G*H) masked input times input weight.
@@ -77,6 +78,8 @@ def fast_recurrence(
     length = _slice_length(len(projected), math.prod(state.shape[:-1]))
     if length == len(projected):
         return time_slice(state, projected)[1]
+    # The derivative of this scan goes through the slices backwards: of all else but what the forward keeps, and the
+    # gradient of `projected`, there is one slice in memory at a time.
     slices = projected.reshape(-1, length, *projected.shape[1:])  # (slices, time, B, G*H)
     _, outputs = lax.scan(time_slice, state, slices)
     return outputs.reshape(-1, *state.shape)

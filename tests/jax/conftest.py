@@ -13,7 +13,11 @@ if find_spec("jax") is None or find_spec("flax") is None:
 else:
     # The arrays here are tiny: threads would only wait for each other, and machine code that is quick takes longer to
     # make than slow code to run.
-    flags = ("--xla_cpu_multi_thread_eigen=false", "--xla_backend_optimization_level=0")
+    flags = (
+        "--xla_cpu_multi_thread_eigen=false",
+        "--xla_backend_optimization_level=0",
+        "--xla_cpu_use_fusion_emitters=false",
+    )
     os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *flags)).strip()
     import jax
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import warnings
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from cases import Case, errors_against_reference, make_case, name_of
+from cases import Case, errors_against_reference, make_case, name_of, relative_error
 
 import rhn
 from rhn.spec import reference
-from rhn_jax.backend import JaxBackend, JaxModel, _train_step
+from rhn_jax.backend import JaxBackend, JaxModel
 
 # Largest error relative to the largest entry, over all quantities and cases. Measured: 3e-15 and 7e-7.
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5}
@@ -50,6 +49,29 @@ def test_everything_matches_the_reference_in_float32(options: dict[str, Any]) ->
     assert_matches_reference(make_case(**options), "float32")
 
 
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_lower_precision_is_a_permission_that_a_cpu_does_not_use(precision: str) -> None:
+    errors = gradient_errors({"precision": precision}, {})
+    assert max(errors.values()) <= TOLERANCE["float32"], errors  # measured: 0
+
+
+def test_recompute_is_exact() -> None:
+    errors = gradient_errors({"recompute": True, "dtype": "float64"}, {"dtype": "float64"})
+    assert max(errors.values()) <= 1e-13, errors  # measured: 0
+
+
+def gradient_errors(options: dict[str, Any], options_of_expected: dict[str, Any]) -> dict[str, float]:
+    """Relative error of loss and gradients of a model with `options`, by name."""
+    case = make_case()
+    (loss, gradients, _), (expected_loss, expected, _) = (
+        build(case, **o).gradients(case.tokens, case.targets, case.state, case.masks)
+        for o in (options, options_of_expected)
+    )
+    return {"loss": relative_error(loss, expected_loss)} | {
+        name: relative_error(gradients[name], gradient) for name, gradient in expected.items()
+    }
+
+
 def test_log_likelihoods_match_the_reference() -> None:
     case = make_case()
     log_likelihoods, state = build(case).log_likelihoods(case.tokens, case.targets, case.state, case.masks)
@@ -65,39 +87,6 @@ def test_is_found_by_name_and_keeps_the_protocol() -> None:
     assert isinstance(backend, rhn.Backend)
     assert isinstance(build(make_case()), rhn.Model)
     assert backend.describe()["jax"] == jax.__version__
-
-
-def test_nothing_compiles_anew_for_other_rates_or_another_model() -> None:
-    case = make_case()
-    sizes = set()
-    for _ in range(2):
-        model, state = build(case), case.state
-        for step in range(3):
-            rates = 0.1 / (step + 1), 1e-3 * step, 10 - step  # also an integer among them
-            _, state = model.train_step(case.tokens, case.targets, state, case.masks, *rates)
-            sizes.add(_train_step._cache_size())
-    assert len(sizes) == 1
-
-
-def test_training_reuses_the_buffers_of_the_parameters() -> None:
-    case = make_case()
-    model = build(case)
-    before = jax.tree.leaves(model._params)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # JAX warns of a buffer that it was given and cannot use
-        model.train_step(case.tokens, case.targets, case.state, case.masks, 0.1, 0.0, 10.0)
-    assert all(leaf.is_deleted() for leaf in before)
-
-
-def test_training_reads_nothing_back_from_the_device() -> None:
-    case = make_case()
-    model = build(case)
-    state = model.zero_state(3)
-    with jax.transfer_guard_device_to_host("disallow"):
-        for _ in range(2):
-            loss, state = model.train_step(case.tokens, case.targets, state, case.masks, 0.1, 1e-3, 10.0)
-        nll, state = model.evaluate_step(case.tokens, case.targets, state)
-    assert all(isinstance(value, jax.Array) for value in (loss, nll, model.last_grad_norm, *state))
 
 
 def test_arguments_are_copied() -> None:
@@ -170,6 +159,8 @@ def test_what_cannot_be_built() -> None:
     case = make_case()
     with pytest.raises(ValueError, match="dtype='float16' is not accepted: it must be one of float32, float64"):
         build(case, dtype="float16")
+    with pytest.raises(ValueError, match="precision='bf16' is not accepted with dtype='float64'"):
+        build(case, dtype="float64", precision="bf16")
     with pytest.raises(ValueError, match="device='quantum' is not available: there is cpu"):
         build(case, device="quantum")
     with pytest.raises(ValueError, match="missing embedding"):
