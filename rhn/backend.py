@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import ArrayLike, NDArray
 
-from rhn.spec.config import RHNConfig
+from rhn.spec.config import RHNConfig, check_choice
 from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 
@@ -142,8 +142,7 @@ def check_precision(precision: str, dtype: str) -> None:
     Raises:
         ValueError: there is no such precision, or it is lower than float32 in a float64 model.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision!r} is not accepted: it must be one of {', '.join(PRECISIONS)}")
+    check_choice("precision", precision, PRECISIONS)
     if precision != "float32" and dtype != "float32":
         raise ValueError(f"precision={precision!r} is not accepted with dtype={dtype!r}: it is for float32 only")
 

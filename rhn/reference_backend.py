@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rhn.backend import State, check_precision
 from rhn.spec import reference
-from rhn.spec.config import RHNConfig
+from rhn.spec.config import RHNConfig, check_choice
 from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import Parameters, check_parameters, parameter_count, parameter_shapes
@@ -125,8 +125,7 @@ class ReferenceBackend:
         precision: str = "float32",
         recompute: bool = False,
     ) -> ReferenceModel:
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype={dtype!r} is not accepted: it must be float32 or float64")
+        check_choice("dtype", dtype, ("float32", "float64"))
         if device not in (None, "cpu"):
             raise ValueError(f"device={device!r} is not available to the reference: it must be cpu or None")
         check_precision(precision, dtype)  # and uses neither this permission nor the other

@@ -17,10 +17,11 @@ from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
 from rhn.backend import State, check_precision
-from rhn.spec.config import RHNConfig
-from rhn.spec.masks import VariationalMasks, check_masks, check_tokens
+from rhn.spec.config import RHNConfig, check_choice
+from rhn.spec.masks import VariationalMasks, check_masks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
+from rhn.spec.windows import check_state, check_targets, check_tokens
 from rhn_jax.loss import cross_entropy
 from rhn_jax.model import RHNLanguageModel
 from rhn_jax.update import Memory, Rates, export_memory, import_memory, update
@@ -153,9 +154,7 @@ class JaxModel:
         They are copied: JAX may read a NumPy array that it is given after the call has returned.
         """
         tokens = check_tokens("tokens", tokens, self.config.vocab_size)
-        targets = check_tokens("targets", targets, self.config.vocab_size)
-        if targets.shape != tokens.shape:
-            raise ValueError(f"targets have shape {targets.shape}, tokens {tokens.shape}: they must be the same")
+        targets = check_targets(targets, tokens.shape, self.config.vocab_size)
         if masks is not None:
             check_masks(self.config, masks, *tokens.shape)
             masks = jax.tree.map(lambda mask: np.array(mask, self._dtype), masks)
@@ -165,9 +164,7 @@ class JaxModel:
     def _check_state(self, state: State, batch_size: int) -> list[Array]:
         # On the model's own device from the first window on: elsewhere it would be compiled for a second time.
         arrays = [self._to_device(s if isinstance(s, Array) else np.array(s, self._dtype)) for s in state]
-        shapes, needed = [s.shape for s in arrays], [(batch_size, self.config.hidden_size)] * self.config.num_layers
-        if shapes != needed:
-            raise ValueError(f"state has shapes {shapes}, needed are {needed}")
+        check_state(self.config, arrays, batch_size)
         return arrays
 
     def _to_contract(self, params: nnx.State) -> dict[str, NDArray]:
@@ -253,8 +250,7 @@ class JaxBackend:
         precision: str = "float32",
         recompute: bool = False,
     ) -> JaxModel:
-        if dtype not in _DTYPES:
-            raise ValueError(f"dtype={dtype!r} is not accepted: it must be one of {', '.join(_DTYPES)}")
+        check_choice("dtype", dtype, _DTYPES)
         check_precision(precision, dtype)
         if dtype == "float64":
             # For the whole process: within `with jax.enable_x64()` alone, a caller's arithmetic on the float64 losses

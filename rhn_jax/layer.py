@@ -11,6 +11,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
+from rhn.spec.config import check_choice, check_size
 from rhn.spec.masks import NO_MASKS, VariationalMasks
 from rhn_jax.cell import Recurrence, RHNCell
 from rhn_jax.recurrence import fast_recurrence, plain_recurrence
@@ -61,10 +62,8 @@ class RHN(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        if num_layers < 1:
-            raise ValueError(f"num_layers={num_layers} is not accepted: it must be at least 1")
-        if recurrence not in RECURRENCES:
-            raise ValueError(f"recurrence={recurrence!r} is not accepted: it must be one of {', '.join(RECURRENCES)}")
+        check_size("num_layers", num_layers)
+        check_choice("recurrence", recurrence, RECURRENCES)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.recurrence_depth = recurrence_depth

@@ -12,10 +12,11 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from rhn.backend import State, check_precision
-from rhn.spec.config import RHNConfig
-from rhn.spec.masks import NO_MASKS, VariationalMasks, check_masks, check_tokens
+from rhn.spec.config import RHNConfig, check_choice
+from rhn.spec.masks import NO_MASKS, VariationalMasks, check_masks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
+from rhn.spec.windows import check_state, check_targets, check_tokens
 from rhn_tf.model import RHNLanguageModel
 from rhn_tf.update import Update
 
@@ -192,16 +193,11 @@ class TensorFlowModel:
         return tf.constant(tokens, tf.int32), state, masks
 
     def _targets(self, targets: ArrayLike, tokens: ArrayLike) -> tf.Tensor:
-        targets = check_tokens("targets", targets, self.config.vocab_size)
-        if targets.shape != np.shape(tokens):
-            raise ValueError(f"targets have shape {targets.shape}, tokens {np.shape(tokens)}: they must be the same")
-        return tf.constant(targets, tf.int32)
+        return tf.constant(check_targets(targets, np.shape(tokens), self.config.vocab_size), tf.int32)
 
     def _check_state(self, state: State, batch_size: int) -> list[tf.Tensor]:
         tensors = [self._tensor(s) for s in state]
-        shapes, needed = [tuple(s.shape) for s in tensors], [(batch_size, self.config.hidden_size)]
-        if shapes != needed * self.config.num_layers:
-            raise ValueError(f"state has shapes {shapes}, needed are {needed * self.config.num_layers}")
+        check_state(self.config, tensors, batch_size)
         return tensors
 
     def _tensor(self, array: Any) -> tf.Tensor:
@@ -226,8 +222,7 @@ class TensorFlowBackend:
         precision: str = "float32",
         recompute: bool = False,
     ) -> TensorFlowModel:
-        if dtype not in _DTYPES:
-            raise ValueError(f"dtype={dtype!r} is not accepted: it must be one of {', '.join(_DTYPES)}")
+        check_choice("dtype", dtype, _DTYPES)
         check_precision(precision, dtype)
         let_gpu_memory_grow()
         device = find_device(device)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from rhn.spec.config import ACTIVATIONS
+from rhn.spec.config import ACTIVATIONS, check_choice, check_size
 from rhn_tf.recurrence import masked_linear, time_step
 
 _MATMUL_DTYPES = (None, "bfloat16", "float16")
@@ -54,13 +54,9 @@ class RHNCell(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         for name, size in {"units": units, "recurrence_depth": recurrence_depth}.items():
-            if size < 1:
-                raise ValueError(f"{name}={size} is not accepted: it must be at least 1")
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation={activation!r} is not accepted: it must be one of {', '.join(ACTIVATIONS)}")
-        if matmul_dtype not in _MATMUL_DTYPES:
-            accepted = ", ".join(map(str, _MATMUL_DTYPES))
-            raise ValueError(f"matmul_dtype={matmul_dtype!r} is not accepted: it must be one of {accepted}")
+            check_size(name, size)
+        check_choice("activation", activation, ACTIVATIONS)
+        check_choice("matmul_dtype", matmul_dtype, _MATMUL_DTYPES)
         self.units = units
         self.recurrence_depth = recurrence_depth
         self.couple_gates = couple_gates

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from rhn.spec.config import check_choice, check_size
 from rhn.spec.masks import NO_MASKS, VariationalMasks
 from rhn_tf.cell import RHNCell
 from rhn_tf.recurrence import fast_recurrence, plain_recurrence
@@ -65,10 +66,8 @@ class RHN(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if num_layers < 1:
-            raise ValueError(f"num_layers={num_layers} is not accepted: it must be at least 1")
-        if recurrence not in RECURRENCES:
-            raise ValueError(f"recurrence={recurrence!r} is not accepted: it must be one of {', '.join(RECURRENCES)}")
+        check_size("num_layers", num_layers)
+        check_choice("recurrence", recurrence, RECURRENCES)
         self.units = units
         self.recurrence_depth = recurrence_depth
         self.num_layers = num_layers

@@ -12,10 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from rhn.backend import State, check_precision
-from rhn.spec.config import RHNConfig
-from rhn.spec.masks import VariationalMasks, check_masks, check_tokens
+from rhn.spec.config import RHNConfig, check_choice
+from rhn.spec.masks import VariationalMasks, check_masks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
+from rhn.spec.windows import check_state, check_targets, check_tokens
 from rhn_torch.cuda_graph import StaticSteps, StepResults, TrainStep
 from rhn_torch.model import RHNLanguageModel
 from rhn_torch.precision import products
@@ -178,16 +179,11 @@ class TorchModel:
 
     def _targets(self, targets: ArrayLike, tokens: ArrayLike) -> Tensor:
         """What the module takes, checked."""
-        targets = check_tokens("targets", targets, self.config.vocab_size)
-        if targets.shape != np.shape(tokens):
-            raise ValueError(f"targets have shape {targets.shape}, tokens {np.shape(tokens)}: they must be the same")
-        return self._indices(targets)
+        return self._indices(check_targets(targets, np.shape(tokens), self.config.vocab_size))
 
     def _check_state(self, state: State, batch_size: int) -> list[Tensor]:
         tensors = [torch.as_tensor(s, dtype=self._dtype, device=self._device) for s in state]
-        shapes, needed = [tuple(s.shape) for s in tensors], [(batch_size, self.config.hidden_size)]
-        if shapes != needed * self.config.num_layers:
-            raise ValueError(f"state has shapes {shapes}, needed are {needed * self.config.num_layers}")
+        check_state(self.config, tensors, batch_size)
         return tensors
 
     def _indices(self, tokens: NDArray) -> Tensor:
@@ -221,8 +217,7 @@ class TorchBackend:
         precision: str = "float32",
         recompute: bool = False,
     ) -> TorchModel:
-        if dtype not in _DTYPES:
-            raise ValueError(f"dtype={dtype!r} is not accepted: it must be one of {', '.join(_DTYPES)}")
+        check_choice("dtype", dtype, _DTYPES)
         check_precision(precision, dtype)
         found = find_device(device)
         recurrence = "recompute" if recompute else self._recurrence

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rhn.spec.config import ACTIVATIONS
+from rhn.spec.config import ACTIVATIONS, check_choice, check_size
 from rhn_torch.recurrence import masked_linear, plain_recurrence
 
 
@@ -52,10 +52,8 @@ class RHNCell(nn.Module):
         super().__init__()
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "recurrence_depth": recurrence_depth}
         for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name}={size} is not accepted: it must be at least 1")
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation={activation!r} is not accepted: it must be one of {', '.join(ACTIVATIONS)}")
+            check_size(name, size)
+        check_choice("activation", activation, ACTIVATIONS)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.recurrence_depth = recurrence_depth

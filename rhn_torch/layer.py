@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from rhn.spec.config import check_choice, check_size
 from rhn.spec.masks import NO_MASKS, VariationalMasks
 from rhn_torch.cell import RHNCell
 from rhn_torch.recurrence import fast_recurrence, plain_recurrence
@@ -73,10 +74,8 @@ class RHN(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if num_layers < 1:
-            raise ValueError(f"num_layers={num_layers} is not accepted: it must be at least 1")
-        if recurrence not in RECURRENCES:
-            raise ValueError(f"recurrence={recurrence!r} is not accepted: it must be one of {', '.join(RECURRENCES)}")
+        check_size("num_layers", num_layers)
+        check_choice("recurrence", recurrence, RECURRENCES)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.recurrence_depth = recurrence_depth

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,14 +45,11 @@ class RHNConfig:
             value = getattr(self, name)
             if name == "embedding_size" and value is None:
                 continue
-            object.__setattr__(self, name, _positive_integer(name, value))
+            object.__setattr__(self, name, check_size(name, value))
         for name in ("tie_weights", "couple_gates", "share_gate_masks"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r} is not accepted: it must be True or False")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(
-                f"activation={self.activation!r} is not accepted: it must be one of {', '.join(ACTIVATIONS)}"
-            )
+        check_choice("activation", self.activation, ACTIVATIONS)
         if self.tie_weights and self.embedding_width != self.hidden_size:
             raise ValueError(
                 f"embedding_size={self.embedding_size} is not accepted with tie_weights=True: tied weights need"
@@ -91,3 +89,20 @@ def _positive_integer(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"{name}={value!r} is not accepted: it must be an integer of at least 1")
     return int(value)
+
+
+def check_size(name: str, value: Any) -> int:
+    """`value`, if it is an integer of at least 1.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"{name}={value!r} is not accepted: it must be an integer of at least 1")
+    return int(value)
+
+
+def check_choice(name: str, value: Any, accepted: Collection[Any]) -> None:
+    """Raise ValueError unless `value` is one of `accepted`."""
+    if value not in accepted:
+        raise ValueError(f"{name}={value!r} is not accepted: it must be one of {', '.join(map(str, accepted))}")

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rhn.spec.config import RHNConfig
 from rhn.spec.random import Purpose, uniform
+from rhn.spec.windows import check_tokens
 
 
 class DropRates(NamedTuple):
@@ -118,24 +119,6 @@ def as_rates(rates: DropRates | Sequence[float] | Mapping[str, float]) -> DropRa
         if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not 0.0 <= rate < 1.0:
             raise ValueError(f"{name}={rate!r} is not accepted: it must be a number from 0 up to, not including, 1")
     return rates
-
-
-def check_tokens(name: str, tokens: ArrayLike, vocab_size: int | None = None) -> NDArray[np.integer]:
-    """`tokens` as an integer array (B, T) with both sizes at least 1, each below `vocab_size` if that is given.
-
-    Raises:
-        ValueError: otherwise; the message begins with `name`.
-    """
-    array = np.asarray(tokens)
-    if array.ndim != 2 or 0 in array.shape or not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(
-            f"{name} of shape {array.shape} and dtype {array.dtype} are not accepted: they must be (B, T) integers"
-        )
-    if vocab_size is not None and (array.min() < 0 or array.max() >= vocab_size):
-        raise ValueError(
-            f"{name} from {array.min()} to {array.max()} are not accepted: they must lie in 0 to {vocab_size - 1}"
-        )
-    return array
 
 
 def check_masks(config: RHNConfig, masks: VariationalMasks, batch_size: int, length: int) -> None:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rhn.spec.config import RHNConfig
-from rhn.spec.masks import NO_MASKS, VariationalMasks, check_masks, check_tokens
+from rhn.spec.masks import NO_MASKS, VariationalMasks, check_masks
 from rhn.spec.optimizers import Optimizer, OptimizerState
 from rhn.spec.parameters import Parameters, check_parameters
+from rhn.spec.windows import check_state, check_targets, check_tokens
 
 Array = NDArray[Any]  # real or complex floats
 
@@ -211,9 +212,7 @@ def cross_entropy(logits: Array, targets: ArrayLike) -> Array:
     Raises:
         ValueError: targets are not (B, T) integers below V.
     """
-    targets = check_tokens("targets", targets, logits.shape[-1])
-    if targets.shape != logits.shape[:-1]:
-        raise ValueError(f"targets have shape {targets.shape}, tokens {logits.shape[:-1]}: they must be the same")
+    targets = check_targets(targets, logits.shape[:-1], logits.shape[-1])
     shifted = logits - logits.real.max(axis=-1, keepdims=True)  # (B, T, V)
     log_normaliser = np.log(np.exp(shifted).sum(axis=-1))  # (B, T)
     return log_normaliser - np.take_along_axis(shifted, targets[..., None], axis=-1)[..., 0]
@@ -351,7 +350,8 @@ def _forward(
     tokens = check_tokens("tokens", tokens, config.vocab_size)
     masks = NO_MASKS if masks is None else masks
     check_masks(config, masks, *tokens.shape)
-    state = check_state(config, zero_state(config, len(tokens)) if state is None else state, len(tokens))
+    state = zero_state(config, len(tokens)) if state is None else [np.asarray(s, dtype=np.float64) for s in state]
+    check_state(config, state, len(tokens))
     p = {name: np.asarray(value, np.result_type(value, np.float64)) for name, value in parameters.items()}
 
     x = p["embedding"][tokens]  # (B, T, E)
@@ -367,15 +367,6 @@ def _forward(
     top = x if masks.output is None else x * masks.output[:, None, :]  # (B, T, H)
     logits = top @ _softmax_weight(config, p) + p["softmax.bias"]  # (B, T, V)
     return _Trace(tokens, masks, layers, top, logits, new_state)
-
-
-def check_state(config: RHNConfig, state: Sequence[ArrayLike], batch_size: int) -> list[NDArray[np.float64]]:
-    """`state` as float64 arrays; ValueError unless it is (B, H) per layer."""
-    arrays = [np.asarray(s, dtype=np.float64) for s in state]
-    expected = [(batch_size, config.hidden_size)] * config.num_layers
-    if [a.shape for a in arrays] != expected:
-        raise ValueError(f"state has shapes {[a.shape for a in arrays]}, needed are {expected}")
-    return arrays
 
 
 def _softmax_weight(config: RHNConfig, parameters: Mapping[str, NDArray]) -> NDArray:

@@ -162,7 +162,7 @@ def test_evaluation_sums_over_window_and_batch() -> None:
 def test_what_the_reference_has_not_is_refused() -> None:
     case = make_case()
     backend = rhn.load_backend("reference")
-    with pytest.raises(ValueError, match="dtype='bfloat16' is not accepted: it must be float32 or float64"):
+    with pytest.raises(ValueError, match="dtype='bfloat16' is not accepted: it must be one of float32, float64"):
         backend.build(case.config, case.parameters, dtype="bfloat16")
     with pytest.raises(ValueError, match="device='gpu' is not available to the reference"):
         backend.build(case.config, case.parameters, device="gpu")

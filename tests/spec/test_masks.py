@@ -13,8 +13,9 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from rhn import DropRates, RHNConfig, VariationalMasks, sample_masks
-from rhn.spec.masks import check_masks, check_tokens
+from rhn.spec.masks import check_masks
 from rhn.spec.random import Purpose, uniform
+from rhn.spec.windows import check_tokens
 
 CONFIG = RHNConfig(
     1000, 6, 3, num_layers=2, embedding_size=5, tie_weights=False, couple_gates=False, share_gate_masks=False

@@ -91,8 +91,8 @@ def test_config_round_trip() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"units": 0}, "units=0 is not accepted: it must be at least 1"),
-        ({"recurrence_depth": 0}, "recurrence_depth=0 is not accepted: it must be at least 1"),
+        ({"units": 0}, "units=0 is not accepted: it must be an integer of at least 1"),
+        ({"recurrence_depth": 0}, "recurrence_depth=0 is not accepted: it must be an integer of at least 1"),
         ({"matmul_dtype": "int8"}, "matmul_dtype='int8' is not accepted: it must be one of None, bfloat16, float16"),
         ({"activation": "gelu"}, "activation='gelu' is not accepted: it must be one of tanh, sigmoid, relu"),
     ],

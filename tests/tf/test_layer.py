@@ -136,7 +136,7 @@ def test_config_round_trip() -> None:
 
 
 def test_bad_options_say_what_is_accepted() -> None:
-    with pytest.raises(ValueError, match="num_layers=0 is not accepted: it must be at least 1"):
+    with pytest.raises(ValueError, match="num_layers=0 is not accepted: it must be an integer of at least 1"):
         RHN(6, 2, 0)
     with pytest.raises(
         ValueError, match="recurrence='quick' is not accepted: it must be one of fast, plain, recompute"
