@@ -46,6 +46,8 @@ def make_ready(backend: str, device: str | None) -> None:
     model = rhn.load_backend(backend).build(CONFIG, rhn.initial_parameters(CONFIG, SEED), device=device)
     stream = np.random.default_rng(SEED).integers(0, CONFIG.vocab_size, STREAM_LENGTH + 1)
 
+    generating_state = model.zero_state(1)
+
     def reading(rows: int, length: int, masked: bool) -> Step:
         tokens = np.tile(stream[:length], (rows, 1))  # (rows, length)
         targets = np.tile(stream[1 : length + 1], (rows, 1))
@@ -59,7 +61,7 @@ def make_ready(backend: str, device: str | None) -> None:
         return read
 
     _steps["stream"] = reading(1, STREAM_LENGTH, masked=False), STREAM_LENGTH
-    _steps["generate"] = reading(1, 1, masked=False), 1
+    _steps["generate"] = (lambda: model.forward(stream[:1, np.newaxis], generating_state)), 1
     _steps["one_sample"] = reading(1, SAMPLES_LENGTH, masked=True), SAMPLES_LENGTH
     _steps["samples"] = reading(SAMPLES, SAMPLES_LENGTH, masked=True), SAMPLES_LENGTH
     for step, _ in _steps.values():

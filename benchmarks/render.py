@@ -124,6 +124,7 @@ def _inference(file: str, record: dict[str, Any]) -> str:
             "The paper's PTB model. At batch 1 every weight is read from memory to be used once; memory is the limit.",
             f"Here it takes {memory['stream']:.2f} ms to read the recurrent weights, which a stream in windows needs",
             f"for every token, and {memory['generate']:.2f} ms to read all weights, which a token on its own needs.",
+            "What a cache keeps of them from token to token need not be read, so a ratio may be below 1.",
             "",
             *_table(header, rows),
             "",
@@ -163,7 +164,12 @@ def _origin(file: str, record: dict[str, Any]) -> list[str]:
 
 
 def _times(times: dict[str, float]) -> str:
-    return f"{times['median_ms']:.4g} ({times['min_ms']:.4g}-{times['max_ms']:.4g})"
+    median, least, most = (_milliseconds(times[name]) for name in ("median_ms", "min_ms", "max_ms"))
+    return f"{median} ({least}-{most})"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def _ratio(value: float | None) -> str:

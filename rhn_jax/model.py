@@ -83,8 +83,11 @@ class RHNLanguageModel(nnx.Module):
         carry, top = self.rhn(carry, x, masks)  # per layer (B, H); (T, B, H)
         if masks.output is not None:
             top = top * jnp.asarray(masks.output, top.dtype)
-        softmax_weight = embedding.T if self.softmax_weight is None else self.softmax_weight[...]  # (H, V)
-        logits = top @ softmax_weight + self.softmax_bias[...]  # (T, B, V)
+        if self.softmax_weight is None:
+            logits = jnp.tensordot(top, embedding, axes=(-1, -1))  # (T, B, V); XLA would copy the embedding's transpose
+        else:
+            logits = top @ self.softmax_weight[...]  # (T, B, V)
+        logits = logits + self.softmax_bias[...]
         return carry, logits.swapaxes(0, 1)
 
     def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
