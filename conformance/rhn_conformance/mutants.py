@@ -110,7 +110,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("in_loss = 0.0 if", "masks = vars(self).setdefault('first_masks', masks)\n        in_loss = 0.0 if"),
     ),
     # State
-    Mutant("state not handed over", "3.2", ("if state is None else state, len(tokens))", ", len(tokens))")),
+    Mutant("state not handed over", "3.2", ("if state is None else [np.asarray(s", "if True else [np.asarray(s")),
     Mutant("layers share a state", "2.7", ("layer_forward(weights, x, state[i]", "layer_forward(weights, x, state[0]")),
     Mutant(
         "rows leak into each other",
