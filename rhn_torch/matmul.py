@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-ONEDNN: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # torch makes it when it is imported
+_mkldnn: Any = torch.backends.mkldnn  # torch gives it its attributes when it is imported
+ONEDNN = _mkldnn.matmul
 
 # Errors of the two libraries differ with their order of summation. With factors rounded to bf16 the error is thousands
 # of times that of float32.
