@@ -50,6 +50,10 @@ part 110 "$python" benchmarks/gpu_parity.py --json "$results/gpu_parity.json"
 for backend in "${backends[@]:1}"; do # PyTorch's peers are measured on the GPU by gpu_forms.py
   part 60 "$python" benchmarks/training_step.py --backend "$backend" --device gpu --shape ptb enwik8 --seconds 5 \
     --json "$results/gpu_training_step_$backend.json"
+  # Loops in command buffers, which XLA does not do by default: is the step faster with them?
+  part 40 env XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_enable_command_buffer=+WHILE" \
+    "$python" benchmarks/training_step.py --backend "$backend" --device gpu --shape ptb --seconds 5 \
+    --json "$results/gpu_training_step_${backend}_while.json"
 done
 part 150 "$python" benchmarks/gpu_forms.py --json "$results/gpu_forms.json"
 
