@@ -326,7 +326,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", nargs="+", default=["torch"], choices=list(PEERS))
     parser.add_argument("--shape", nargs="+", default=list(SHAPES), choices=list(SHAPES))
-    parser.add_argument("--seconds", type=float, default=60.0, help="of timing per shape (at least three rounds)")
+    parser.add_argument("--seconds", type=float, default=45.0, help="of timing per shape (at least three rounds)")
     parser.add_argument("--device", choices=("cpu", "gpu"), help="of the RHN; peers run where their framework prefers")
     parser.add_argument("--precision", default="float32", choices=rhn.backend.PRECISIONS, help="of the RHN's products")
     parser.add_argument("--recompute", action="store_true", help="as the training option of that name")

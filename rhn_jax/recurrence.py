@@ -58,7 +58,7 @@ def fast_recurrence(
         state_mask: (M, B, H) constant over time and micro-steps, or None.
         activation: of the candidate h; "tanh", "sigmoid" or "relu".
         recompute: keep `projected` and the states for the backward but no gates, and compute these anew there, one
-            matrix product per level: exact, in less memory and a little more time.
+            matrix product per level: exact, in a little more time, and in less memory where there are several slices.
 
     Returns:
         (T, B, H).

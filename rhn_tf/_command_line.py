@@ -12,7 +12,7 @@ if _is_command and "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
-        import tensorflow  # noqa: F401
+        import tensorflow  # noqa: F401  only so that it is loaded meanwhile
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)

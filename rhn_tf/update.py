@@ -18,7 +18,7 @@ FromContract = Callable[[OptimizerState], list[NDArray]]
 class Update:
     """Changes parameters in place, and keeps what the optimiser remembers.
 
-    TensorFlow's own kernels do it, each one pass over a parameter: compiled by XLA, the CPU would copy all of them.
+    TensorFlow does it and not XLA, which would copy all parameters on a CPU.
 
     Args:
         optimizer: what is done.
@@ -94,26 +94,17 @@ class Update:
     def _adam(
         self, gradients: Sequence[tf.Tensor], scale: tf.Tensor, learning_rate: tf.Tensor, weight_decay: tf.Tensor
     ) -> None:
-        dtype = scale.dtype
-        step = tf.cast(self._step.assign_add(1), dtype)
-        beta1, beta2 = (tf.constant(beta, dtype) for beta in (self._optimizer.beta1, self._optimizer.beta2))
-        beta1_power, beta2_power = beta1**step, beta2**step
-        # The kernel adds epsilon to the root before it corrects for the bias, the specification after.
-        epsilon = self._optimizer.epsilon * tf.sqrt(1 - beta2_power)
+        beta1, beta2 = self._optimizer.beta1, self._optimizer.beta2
+        # In float64: the difference of 1 and a float32 that is nearly 1 has but four digits.
+        step = tf.cast(self._step.assign_add(1), tf.float64)
+        mean_scale, square_scale = (tf.cast(1 - beta**step, scale.dtype) for beta in (beta1, beta2))
         for parameter, mean, square, gradient in zip(
             self._parameters, self._mean, self._square, gradients, strict=True
         ):
             if self._optimizer.decoupled_weight_decay:
                 parameter.assign(parameter * (1 - learning_rate * weight_decay))
-            tf.raw_ops.ResourceApplyAdam(
-                var=parameter.handle,
-                m=mean.handle,
-                v=square.handle,
-                beta1_power=beta1_power,
-                beta2_power=beta2_power,
-                lr=learning_rate,
-                beta1=beta1,
-                beta2=beta2,
-                epsilon=epsilon,
-                grad=scale * gradient,
-            )
+            g = scale * gradient
+            mean.assign(beta1 * mean + (1 - beta1) * g)
+            square.assign(beta2 * square + (1 - beta2) * tf.square(g))
+            root = tf.sqrt(square / square_scale) + self._optimizer.epsilon
+            parameter.assign_sub(learning_rate / mean_scale * mean / root)

@@ -42,7 +42,7 @@ TOLERANCE: dict[str, dict[str, float]] = {
         "hand-over": 1.7e-6,
         "rows": 1.7e-6,
         "training": 2.8e-6,
-        "optimiser": 2e-5,  # TensorFlow's Adam forms 1 - beta2 in float32, which is 1.3e-5 off; the others need 2e-6
+        "optimiser": 4.5e-6,
     },
 }
 

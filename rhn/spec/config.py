@@ -85,12 +85,6 @@ class RHNConfig:
         return dataclasses.asdict(self)
 
 
-def _positive_integer(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"{name}={value!r} is not accepted: it must be an integer of at least 1")
-    return int(value)
-
-
 def check_size(name: str, value: Any) -> int:
     """`value`, if it is an integer of at least 1.
 

@@ -102,7 +102,7 @@ def read_run(path: str | Path) -> RunRecord:
         for name, (field, parse, nothing) in _FILES.items()
     }
     others = {file.name: _read(file, json.loads) for file in sorted(folder.glob("*.json")) if file.name not in _FILES}
-    results = {name: content["shown"] for name, content in others.items() if "shown" in content}
+    results = {name: c["shown"] for name, c in others.items() if isinstance(c, dict) and "shown" in c}
     return RunRecord(name=folder.resolve().name, results=results, **contents)
 
 

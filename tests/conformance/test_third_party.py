@@ -39,8 +39,8 @@ def test_the_example_conforms(tmp_path: Path) -> None:
     assert "plain" in installed_backends()
     results = tmp_path / "results.jsonl"
     excuses = EXAMPLE / "expected_failures.toml"
-    arguments = ["--backend", "plain", "--dtype", "float64", "--expected-failures", str(excuses)]
-    assert cli.main(["run", *arguments, "--results", str(results)]) == 0
+    arguments = ["--backend", "plain", "--expected-failures", str(excuses), "--results", str(results)]
+    assert cli.main(["run", *arguments]) == 0
     counts = Counter(r.verdict for r in read_jsonl(results)[1])
     assert counts.keys() == {Verdict.PASSED, Verdict.EXPECTED_FAILURE}
     assert counts[Verdict.PASSED] > 10 * counts[Verdict.EXPECTED_FAILURE]
