@@ -120,7 +120,7 @@ class TorchModel:
         return [torch.zeros(shape, dtype=self._dtype, device=self._device) for _ in range(self.config.num_layers)]
 
     def to_numpy(self, array: Any) -> NDArray:
-        return np.array(array.detach().cpu().numpy(), order="C")
+        return np.array(torch.as_tensor(array).detach().cpu().numpy(), order="C")
 
     def _plain_step(
         self,

@@ -125,8 +125,10 @@ def create_experiment(backend: str) -> Experiment:
         ex.add_named_config(name, recipe)
 
     def given(run: Run) -> dict[str, Any]:
-        """The options that the user gave, by name or in a named config."""
-        return {name: run.config[name] for name in run.config_modifications.modified}
+        """The options that the user gave, by name or in a named config; those too that are given their default."""
+        words = run.meta_info["options"]["UPDATE"]
+        named = {name for word in words for name in RECIPES.get(word, {word.partition("=")[0]: None})}
+        return {name: run.config[name] for name in {*named, *run.config_modifications.modified} if name in run.config}
 
     @ex.main
     def train(_config: Mapping[str, Any], _run: Run) -> float | None:

@@ -93,8 +93,8 @@ def test_a_run_that_was_stopped_and_resumed_ends_the_same_bit_for_bit(port: str,
     options = {"optimizer": "adam", "learning_rate": 0.01}
     whole = run(port, run=f"{port}-whole", **options)
     parts = run(port, run=f"{port}-parts", max_steps=33, **options)
-    resumed = {"resume": str(parts), "max_steps": None}
-    train(port, {**DEFAULTS, **resumed}, resumed, lambda name, value, step: None)
+    for resumed in ({"resume": str(parts)}, {"resume": str(parts), "max_steps": None}):  # the first has no step to take
+        train(port, {**DEFAULTS, **resumed}, resumed, lambda name, value, step: None)
     for file in ("last.safetensors", "best.safetensors"):
         (expected, _), (tensors, _) = rhn.load_checkpoint(whole / file), rhn.load_checkpoint(parts / file)
         assert tensors.keys() == expected.keys()

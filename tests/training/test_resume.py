@@ -131,6 +131,13 @@ def _wait_for_a_new_checkpoint(run_folder: Path, process: subprocess.Popen[str])
         time.sleep(0.005)
 
 
+def test_resuming_can_lift_what_stopped_the_run(folder: Path) -> None:
+    """Also by giving an option its default, which is not the run's."""
+    assert "max_steps=20: stopped" in finish(train(folder, *OPTIONS, "epochs=2", "max_steps=20", "run=limited"))
+    assert "max_steps=20: stopped at step 20" in finish(train(folder, "resume=runs/limited"))
+    assert "best epoch" in finish(train(folder, "resume=runs/limited", "max_steps=None"))
+
+
 def test_early_stopping(folder: Path) -> None:
     out = finish(train(folder, *OPTIONS, "epochs=50", "patience=2", "learning_rate=1e-300", "run=early"))
     assert "epoch 3/50" in out  # the first epoch is the best, and two more bring nothing
