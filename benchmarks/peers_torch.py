@@ -138,36 +138,39 @@ def matmul_step(shape: Shape) -> Step:
     width, vocab_size, embedding_size = config.num_gates * hidden, config.vocab_size, config.embedding_width
 
     embedded, input_weight = torch.randn(rows, embedding_size), torch.randn(width, embedding_size)
-    recurrent_weights = [torch.randn(width, hidden) for _ in range(depth)]
+    recurrent_weights = [torch.randn(config.num_gates, hidden, hidden) for _ in range(depth)]
     softmax_weight = torch.randn(vocab_size, hidden)
-    states, gates = torch.randn(depth, length, batch_size, hidden), torch.randn(depth, length, batch_size, width)
+    states, gates = torch.randn(depth, length, batch_size, hidden), torch.randn(depth, config.num_gates, rows, hidden)
     top, logits = torch.randn(rows, hidden), torch.randn(rows, vocab_size)
-    gate_views, state_views = [g.unbind() for g in gates], [s.unbind() for s in states]  # [level][time]
+    # The gates side by side in one `bmm`, as the RHN takes them: [level] (G, H, H), [level][time] (G, B, H).
+    transposed_weights = [weight.transpose(1, 2) for weight in recurrent_weights]
+    state_views = [s.unsqueeze(1).expand(-1, config.num_gates, -1, -1).unbind() for s in states]
+    gate_views = [g.unflatten(1, (length, batch_size)).unbind(1) for g in gates]
+    states_of_gates = [s.flatten(0, 1).expand(config.num_gates, -1, -1) for s in states]  # [level] (G, T*B, H)
+    d_projected = torch.randn(rows, width)
 
-    projected, d_embedded, d_input_weight = (
-        torch.empty_like(t) for t in (gates[0].flatten(0, 1), embedded, input_weight)
-    )
+    projected, d_embedded, d_input_weight = (torch.empty_like(t) for t in (d_projected, embedded, input_weight))
     d_recurrent_weight, d_softmax_weight, d_top = (
         torch.empty_like(t) for t in (recurrent_weights[0], softmax_weight, top)
     )
-    new_gates, d_state = torch.empty(batch_size, width), torch.empty(batch_size, hidden)
+    new_gates = torch.empty(config.num_gates, batch_size, hidden)
     new_logits = torch.empty_like(logits)
 
     def all_products() -> None:
         torch.mm(embedded, input_weight.t(), out=projected)
         for time in range(length):
             for level in range(depth):
-                torch.mm(state_views[level][time], recurrent_weights[level].t(), out=new_gates)
+                torch.bmm(state_views[level][time], transposed_weights[level], out=new_gates)
         torch.mm(top, softmax_weight.t(), out=new_logits)
         torch.mm(logits, softmax_weight, out=d_top)
         torch.mm(logits.t(), top, out=d_softmax_weight)
         for time in reversed(range(length)):
             for level in reversed(range(depth)):
-                torch.mm(gate_views[level][time], recurrent_weights[level], out=d_state)
+                torch.bmm(gate_views[level][time], recurrent_weights[level], out=new_gates)
         for level in range(depth):
-            torch.mm(gates[level].flatten(0, 1).t(), states[level].flatten(0, 1), out=d_recurrent_weight)
-        torch.mm(gates[0].flatten(0, 1).t(), embedded, out=d_input_weight)
-        torch.mm(gates[0].flatten(0, 1), input_weight, out=d_embedded)
+            torch.bmm(gates[level].transpose(1, 2), states_of_gates[level], out=d_recurrent_weight)
+        torch.mm(d_projected.t(), embedded, out=d_input_weight)
+        torch.mm(d_projected, input_weight, out=d_embedded)
 
     def step() -> None:
         with products("float32", torch.device("cpu")):

@@ -165,13 +165,16 @@ def _forward(
     keep_gates: bool,
 ) -> tuple[Array, list[Array], list[_Gates] | None]:
     """Outputs (T, B, H); and per level the states (T, B, H) that its micro-steps start from, and their gates."""
-    blocks = [mask_blocks(weight, state_mask) for weight in weights]
+    # Transposed here, and back in the loop, where the product does it: on a CPU, XLA multiplies by a transposed matrix up
+    # to a third faster.
+    transposed = [[block.T for block in mask_blocks(weight, state_mask)] for weight in weights]  # (G*H / M, H) each
 
     def time_step(s: Array, projected_now: Array) -> tuple[Array, tuple[Array, list[Array], list[_Gates] | None]]:
         states, gates = [], []
-        for level, block in enumerate(blocks):
+        for level, rows in enumerate(transposed):
+            blocks = [block.T for block in rows]  # per mask (H, G*H / M)
             h, t, c = now = _gates(
-                activation, s, block, biases[level], state_mask, projected_now if level == 0 else None
+                activation, s, blocks, biases[level], state_mask, projected_now if level == 0 else None
             )
             states.append(s)
             gates.append(now)

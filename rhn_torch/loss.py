@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rhn_torch.precision import addmm, factor_dtype
+from rhn_torch.precision import add_product, factor_dtype
 
 
 def softmax_cross_entropy(top: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, top: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
         weight = weight.to(factor_dtype(weight))
         logits = bias.new_empty(len(top), len(bias))  # (N, V)
-        addmm(bias, top.to(weight.dtype), weight.t(), out=logits)
+        add_product(bias, top.to(weight.dtype), weight.t(), out=logits)
         targets = targets.unsqueeze(1)  # (N, 1)
         logits -= logits.amax(dim=1, keepdim=True)
         logit_of_target = logits.gather(1, targets)  # (N, 1)

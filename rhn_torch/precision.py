@@ -27,11 +27,11 @@ def factor_dtype(parameter: Tensor) -> torch.dtype:
     return parameter.dtype
 
 
-def addmm(offset: Tensor, a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
-    """out = offset + a @ b, where a and b may be of a lower precision than `offset` and `out`."""
+def add_product(offset: Tensor, a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
+    """out = offset + a @ b, matrices or batches of them; a and b may be of a lower precision than the others."""
     if a.dtype == out.dtype:
-        return torch.addmm(offset, a, b, out=out)
-    return torch.add(offset, torch.mm(a, b), out=out)
+        return (torch.addmm if a.dim() == 2 else torch.baddbmm)(offset, a, b, out=out)
+    return torch.add(offset, a @ b, out=out)
 
 
 @contextmanager

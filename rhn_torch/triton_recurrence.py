@@ -122,7 +122,8 @@ class _TritonRecurrence(torch.autograd.Function):
 
         d_weights = [torch.empty_like(weight, dtype=d_state.dtype) for weight in weights]  # (G*H, H) each
         for d_weight, s, d_z in zip(d_weights, states[:, :-1], d_gates, strict=True):  # (T, B, H), (T, B, G*H)
-            add_weight_gradient(d_weight, s, d_z, state_mask, weights[0].dtype, beta=0)
+            d_z_of_gates = d_z.unflatten(-1, (-1, d_state.shape[1])).permute(2, 0, 1, 3)  # (G, T, B, H)
+            add_weight_gradient(d_weight, s, d_z_of_gates, state_mask, weights[0].dtype, beta=0)
         return None, None, None, d_gates[0], d_state, d_gates.sum(dim=(1, 2)), *d_weights
 
 

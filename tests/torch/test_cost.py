@@ -17,8 +17,8 @@ from rhn_torch import backend as backend_module
 from rhn_torch import fast_recurrence
 from rhn_torch.backend import TorchBackend, TorchModel
 
-DEPTH, BATCH_SIZE, HIDDEN = 4, 2, 5
-WIDTH = 2 * HIDDEN  # of the coupled gates
+DEPTH, GATES, BATCH_SIZE, HIDDEN = 4, 2, 2, 5
+WIDTH = GATES * HIDDEN
 
 
 class Operations(TorchDispatchMode):
@@ -57,10 +57,9 @@ def operations(length: int, num_masks: int | None, **options: Any) -> tuple[Oper
     return forward, backward
 
 
-# Forward: mask, addmm, tanh, sigmoid, lerp. Backward: factors, carry, and addmm or else mm and mask. Where gates have
-# masks of their own, mask and product are there once per gate.
+# Forward: mask, product, tanh, sigmoid, lerp. Backward: factors, carry, product, and one sum per gate, with its mask.
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize(("num_masks", "forward", "backward"), [(None, 4, 3), (1, 5, 4), (2, 7, 6)])
+@pytest.mark.parametrize(("num_masks", "forward", "backward"), [(None, 4, 5), (1, 5, 5), (2, 5, 5)])
 def test_operations_of_a_micro_step(num_masks, forward, backward, recompute):
     """Every operation more costs small models several percent."""
     two, three = (operations(length, num_masks, recompute=recompute) for length in (2, 3))
@@ -71,14 +70,14 @@ def test_operations_of_a_micro_step(num_masks, forward, backward, recompute):
 @pytest.mark.parametrize("recompute", [False, True])
 def test_one_product_per_level_gives_the_gradient_of_its_weight(recompute):
     _, backward = operations(7, 1, recompute=recompute)
-    products = [name for name, shape in backward.seen if "mm" in name and shape == (WIDTH, HIDDEN)]
+    products = [name for name, shape in backward.seen if "mm" in name and shape == (GATES, HIDDEN, HIDDEN)]
     assert len(products) == DEPTH
 
 
 def test_one_product_per_level_recomputes_its_gates():
     rows = 7 * BATCH_SIZE
     _, backward = operations(7, 1, recompute=True)
-    assert sum("mm" in name and shape == (rows, WIDTH) for name, shape in backward.seen) == DEPTH
+    assert sum("mm" in name and shape == (GATES, rows, HIDDEN) for name, shape in backward.seen) == DEPTH
 
 
 def kept_for_backward(function: Callable[[], Tensor]) -> int:
