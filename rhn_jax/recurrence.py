@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from rhn.spec.windows import steps_per_slice
+
 _ACTIVATION: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
     "sigmoid": jax.nn.sigmoid,
@@ -75,7 +77,7 @@ def fast_recurrence(
         )
         return outputs[-1], outputs
 
-    length = _slice_length(len(projected), math.prod(state.shape[:-1]))
+    length = steps_per_slice(len(projected), math.prod(state.shape[:-1]), _SLICE_ROWS)
     if length == len(projected):
         return time_slice(state, projected)[1]
     # The derivative of this scan goes through the slices backwards: of all else but what the forward keeps, and the
@@ -83,12 +85,6 @@ def fast_recurrence(
     slices = projected.reshape(-1, length, *projected.shape[1:])  # (slices, time, B, G*H)
     _, outputs = lax.scan(time_slice, state, slices)
     return outputs.reshape(-1, *state.shape)
-
-
-def _slice_length(length: int, batch_size: int) -> int:
-    """Time steps per slice of a window: the fewest that are enough rows, and of which it has a whole number."""
-    whole = (steps for steps in range(1, length) if length % steps == 0 and steps * batch_size >= _SLICE_ROWS)
-    return next(whole, length)
 
 
 def plain_recurrence(

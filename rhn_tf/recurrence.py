@@ -18,6 +18,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from rhn.spec.windows import steps_per_slice
+
 _ACTIVATION: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "tanh": tf.tanh,
     "sigmoid": tf.sigmoid,
@@ -29,6 +31,10 @@ _SLOPE: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "sigmoid": lambda h: h * (1 - h),
     "relu": lambda h: tf.cast(h > 0, h.dtype),
 }
+
+# Rows (time x batch) that the backward treats at a time, at least. Enough to keep the weight gradients' matrix products
+# efficient; few enough that its buffers stay small beside what the forward saved.
+_SLICE_ROWS = 1024
 
 _NO_SECOND_DERIVATIVE = "fast_recurrence has no second derivative: use plain_recurrence (recurrence='plain')"
 
@@ -46,7 +52,7 @@ def fast_recurrence(
     """States after every time step of a window, with a hand-written backward.
 
     The backward does one elementwise update and one matrix product per micro-step, then computes each weight's gradient
-    as one matrix product over time and batch.
+    as one matrix product over time and batch; long windows in slices of time.
 
     Args:
         projected: (T, B, G*H) masked input times input weight.
@@ -91,7 +97,7 @@ def fast_recurrence(
         def gradient(d_outputs: tf.Tensor) -> list[tf.Tensor]:
             before = tf.concat([state[tf.newaxis], outputs[:-1]], axis=0)  # (T, B, H)
             starts = [before, *ends[:-1]]  # per level (T, B, H)
-            gradients = _backward(d_outputs, starts, gates_at, recurrent, activation)
+            gradients = _backward_in_slices(d_outputs, starts, gates_at, recurrent, activation)
             return [tf.raw_ops.PreventGradient(input=g, message=_NO_SECOND_DERIVATIVE) for g in gradients]
 
         return outputs, gradient
@@ -227,8 +233,54 @@ def _forward(
     return [array.stack() for array in ends], [array.stack() for array in gates]
 
 
+def _backward_in_slices(
+    d_outputs: tf.Tensor,
+    starts: Sequence[tf.Tensor],
+    gates_at: Callable[[int, tf.Tensor, tf.Tensor], tf.Tensor],
+    recurrent: Sequence[_RecurrentProjection],
+    activation: str,
+) -> tuple[tf.Tensor, ...]:
+    """As `_backward` from a zero `d_state` on, in memory for the gates' gradients in one slice of a long window."""
+    no_gradient = tf.zeros_like(d_outputs[0])  # (B, H)
+    length, batch_size = d_outputs.shape[:2]
+    # A window of unknown size is taken whole: only what is compiled for one size can be long.
+    steps = length if None in (length, batch_size) else steps_per_slice(length, batch_size, _SLICE_ROWS)
+    if steps == length:
+        return _backward(d_outputs, no_gradient, starts, gates_at, recurrent, activation)
+    num_slices = length // steps
+
+    def body(number: tf.Tensor, d_state: tf.Tensor, d_projected: tf.TensorArray, sums: list[tf.Tensor]) -> Any:
+        begin = number * steps
+
+        def now(over_time: tf.Tensor) -> tf.Tensor:
+            """(T, B, H) to (steps, B, H)."""
+            return tf.slice(over_time, (begin, 0, 0), (steps, *over_time.shape[1:]))
+
+        def gates_now(level: int, step: tf.Tensor, s: tf.Tensor) -> tf.Tensor:
+            return gates_at(level, begin + step, s)
+
+        d_projected_now, d_state, *gradients = _backward(
+            now(d_outputs), d_state, list(map(now, starts)), gates_now, recurrent, activation
+        )
+        sums = [a + b for a, b in zip(sums, gradients, strict=True)]
+        return number - 1, d_state, d_projected.write(number, d_projected_now), sums
+
+    width, hidden_size = recurrent[0].width, no_gradient.shape[-1]
+    shapes = [(len(recurrent), width), *[(hidden_size, width)] * len(recurrent)]  # of the biases and of each weight
+    sums = [tf.zeros(shape, d_outputs.dtype) for shape in shapes]
+    slices = tf.TensorArray(d_outputs.dtype, size=num_slices, element_shape=(steps, batch_size, width))
+    _, d_state, slices, sums = tf.while_loop(
+        lambda number, *_: number >= 0,
+        body,
+        (tf.constant(num_slices - 1), no_gradient, slices, sums),
+        maximum_iterations=num_slices,
+    )
+    return tf.reshape(slices.stack(), (length, batch_size, width)), d_state, *sums
+
+
 def _backward(
     d_outputs: tf.Tensor,
+    d_state: tf.Tensor,
     starts: Sequence[tf.Tensor],
     gates_at: Callable[[int, tf.Tensor, tf.Tensor], tf.Tensor],
     recurrent: Sequence[_RecurrentProjection],
@@ -236,8 +288,9 @@ def _backward(
 ) -> tuple[tf.Tensor, ...]:
     """Gradients of projected, state, biases and of every recurrent weight.
 
-    `starts` are per level (T, B, H), the state that each micro-step starts from; `gates_at` is from level, time and
-    that state (B, H) to the gate values (B, G*H).
+    `d_state` (B, H) is that of the state after the window but for what the outputs bring; `starts` are per level
+    (T, B, H), the state that each micro-step starts from; `gates_at` is from level, time and that state (B, H) to the
+    gate values (B, G*H).
     """
     length, depth = tf.shape(d_outputs)[0], len(recurrent)
 
@@ -252,7 +305,7 @@ def _backward(
         return time - 1, d_s, d_z
 
     d_z = [_array_over_time(length, d_outputs[0], r.width) for r in recurrent]
-    start = (length - 1, tf.zeros_like(d_outputs[0]), d_z)
+    start = (length - 1, d_state, d_z)
     _, d_state, d_z = tf.while_loop(lambda time, *_: time >= 0, body, start, maximum_iterations=length)
     d_z = [array.stack() for array in d_z]  # per level (T, B, G*H)
     d_biases = tf.stack([tf.reduce_sum(d, axis=(0, 1)) for d in d_z])  # (L, G*H)

@@ -1,4 +1,7 @@
-"""What goes into a model with a window, checked: tokens, targets and state. Masks are checked in `rhn.spec.masks`."""
+"""Windows: what goes into a model with one, checked, and how a long one is cut into slices.
+
+Masks are checked in `rhn.spec.masks`.
+"""
 
 from __future__ import annotations
 
@@ -47,3 +50,13 @@ def check_state(config: RHNConfig, state: Sequence[Any], batch_size: int) -> Non
     needed = [(batch_size, config.hidden_size)] * config.num_layers
     if shapes != needed:
         raise ValueError(f"state has shapes {shapes}, needed are {needed}")
+
+
+def steps_per_slice(length: int, batch_size: int, least_rows: int) -> int:
+    """Time steps of the slices of a window (T, B) that a backward treats one after the other.
+
+    They are the fewest that make up `least_rows` rows (time x batch) or more, and of which the window has a whole
+    number, so that a loop over slices is one program; all, if there are none.
+    """
+    whole = (steps for steps in range(1, length) if length % steps == 0 and steps * batch_size >= least_rows)
+    return next(whole, length)

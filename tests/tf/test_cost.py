@@ -9,6 +9,7 @@ import tensorflow as tf
 from cases import make_case, relative_error
 
 import rhn
+import rhn_tf.recurrence
 from rhn.spec import reference
 from rhn_tf import fast_recurrence
 from rhn_tf.backend import TensorFlowBackend
@@ -50,6 +51,15 @@ def test_recomputing_costs_one_more_product_per_micro_step_and_keeps_no_gates() 
     assert forward["TensorListSetItem"] == depth  # the states; with the gates it is twice that
     _, (keeping, _) = count_operations(depth, num_masks=1, recompute=False)
     assert keeping["TensorListSetItem"] == 2 * depth
+
+
+def test_a_long_window_has_gradients_of_gates_in_one_slice_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rhn_tf.recurrence, "_SLICE_ROWS", BATCH_SIZE)
+    depth = 3
+    outside, (forward, backward) = count_operations(depth, num_masks=1, recompute=False)
+    assert (forward["MatMul"], outside["MatMul"]) == (depth, 0)
+    # A loop over slices: in it the loop over time, and after that, each slice's part of the weights' gradients.
+    assert (backward["StatelessWhile"], backward["MatMul"], backward["TensorListSetItem"]) == (1, depth, 1)
 
 
 @pytest.fixture

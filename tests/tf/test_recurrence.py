@@ -12,6 +12,7 @@ import tensorflow as tf
 from cases import relative_error
 from numpy.typing import NDArray
 
+import rhn_tf.recurrence
 from rhn_tf import fast_recurrence, plain_recurrence
 
 # Largest relative difference seen between the two in float64: 2e-15, from another order of summation.
@@ -62,14 +63,16 @@ def outputs_and_gradients(
 Compile = Callable[[Callable[[], list[tf.Tensor]]], Callable[[], list[tf.Tensor]]]
 
 
-def assert_fast_equals_plain(kind: str, size: tuple[int, int, int], compile_with: Compile) -> None:
+def assert_fast_equals_plain(
+    kind: str, size: tuple[int, int, int], compile_with: Compile, recompute: bool = False
+) -> None:
     options = dict(KINDS[kind])
     activation = options.pop("activation", "tanh")
     arguments, mask = make_arguments(*size, **options)
     mask = None if mask is None else tf.constant(mask)
     fast, plain = (
         compile_with(lambda recurrence=recurrence: outputs_and_gradients(recurrence, arguments, mask, activation))()
-        for recurrence in (fast_recurrence, plain_recurrence)
+        for recurrence in (partial(fast_recurrence, recompute=recompute), plain_recurrence)
     )
     for actual, expected in zip(fast, plain, strict=True):
         assert relative_error(actual, expected) < TOLERANCE
@@ -111,6 +114,17 @@ def test_recomputed_gates_change_nothing(kind: str, depth: int, jit_compile: boo
     fast, recomputed = both() if jit_compile is None else tf.function(both, jit_compile=True)()
     for actual, expected in zip(recomputed, fast, strict=True):
         assert relative_error(actual, expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_window_in_slices_equals_plain(compiled: bool, recompute: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rhn_tf.recurrence, "_SLICE_ROWS", 4)  # of the 12 that there are
+
+    def compile_with(function: Callable[[], list[tf.Tensor]]) -> Callable[[], list[tf.Tensor]]:
+        return tf.function(function, jit_compile=True) if compiled else function
+
+    assert_fast_equals_plain("separate masks", (2, 6, 2), compile_with, recompute=recompute)
 
 
 @pytest.mark.parametrize("kind", ["shared mask", "uncoupled, separate masks"])

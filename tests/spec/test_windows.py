@@ -1,0 +1,10 @@
+"""How windows are cut; their checks are tested with what uses them."""
+
+from __future__ import annotations
+
+from rhn.spec.windows import steps_per_slice
+
+
+def test_slices_have_enough_rows_and_make_up_the_window() -> None:
+    cases = {(35, 20): 35, (50, 128): 5, (50, 1000): 1, (97, 128): 97, (0, 5): 0}
+    assert {sizes: steps_per_slice(*sizes, least_rows=512) for sizes in cases} == cases
