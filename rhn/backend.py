@@ -132,7 +132,8 @@ class Backend(Protocol):
         ...
 
     def describe(self) -> dict[str, str]:
-        """Versions of the framework's packages and the device that `build` would choose, for records."""
+        """For records: versions of the framework's packages, and as "device" that which `build` would choose, "cpu" or
+        the name of another."""
         ...
 
 

@@ -161,8 +161,8 @@ def _forward(
     keep_gates: bool,
 ) -> tuple[Array, list[Array], list[_Gates] | None]:
     """Outputs (T, B, H); and per level the states (T, B, H) that its micro-steps start from, and their gates."""
-    # Transposed here, and back in the loop, where the product does it: XLA multiplies by a transposed matrix up to a
-    # third faster on a CPU.
+    # Transposed here, and back in the loop, where the product does it: on a CPU, XLA multiplies faster by a large
+    # matrix that it finds transposed.
     transposed = [[block.T for block in mask_blocks(weight, state_mask)] for weight in weights]  # (G*H / M, H) each
 
     def time_step(s: Array, projected_now: Array) -> tuple[Array, tuple[Array, list[Array], list[_Gates] | None]]:

@@ -337,8 +337,8 @@ def _micro_step_gradient(
 class _RecurrentProjection:
     """What one recurrent weight (H, G*H) does: one matrix product per mask, on blocks that are cut out once.
 
-    XLA multiplies by a transposed matrix up to a third faster on a CPU, if the product does the transposing. So each
-    direction has the blocks the other way round than it needs them.
+    On a CPU, XLA multiplies faster by a large matrix that it finds transposed, so each direction has the blocks the
+    other way round than it needs them.
     """
 
     def __init__(self, weight: tf.Tensor, mask: tf.Tensor | None, matmul_dtype: str | None) -> None:

@@ -75,7 +75,7 @@ def defaults() -> None:
 
     seed = 1  # of initial values and masks: the same numbers in every backend
     dtype = "float32"  # float32 or float64
-    precision = "float32"  # of matrix products, where the device is faster for it: float32, tf32 or bf16
+    precision = None  # of matrix products, if faster: float32, tf32, bf16; None: tf32 to train on a GPU, else float32
     recompute = False  # keep less for the backward pass and compute it again: slower, less memory, same results
     device = None  # cpu, gpu, or None: what the framework prefers
     runs_path = "runs"  # where run folders are made

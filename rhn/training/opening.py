@@ -87,6 +87,6 @@ def build_model(
         dtype=options["dtype"],
         device=options["device"],
         optimizer=optimizer,
-        precision=options["precision"],
+        precision=options["precision"] or "float32",
         recompute=options["recompute"],
     )

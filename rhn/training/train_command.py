@@ -66,17 +66,19 @@ def train(
     _check_architecture(options)
     _check_arithmetic(options)
     backend = load_backend(backend_name)
+    as_trained = {**options, "precision": _training_precision(backend, options)}
     corpus = load_corpus(options["dataset"], options["data_path"], level=options["level"])
     config = _architecture(options, len(corpus.vocabulary))
     parameters = start.checkpoint.parameters or initial_parameters(config, options["seed"], *_initialisation(options))
-    model = build_model(backend, config, parameters, options, optimizer)
+    model = build_model(backend, config, parameters, as_trained, optimizer)
     model.load_optimizer_state(dict(start.checkpoint.optimizer_state))
-    proof = _preflight(backend, config, options)
+    proof = _preflight(backend, config, as_trained)
     if folder is None:
         folder = create_run_folder(options["runs_path"], options["run"], f"{backend_name}-{options['dataset']}")
         folder.write_json("options.json", dict(options))
-    folder.write_json("environment.json", {**describe_environment(backend), "preflight": proof})
-    _announce(backend, model, corpus, options, folder, start.progress)
+    arithmetic = {"precision": as_trained["precision"], "preflight": proof}
+    folder.write_json("environment.json", {**describe_environment(backend), **arithmetic})
+    _announce(backend, model, corpus, as_trained, folder, start.progress)
 
     tensorboard = TensorBoardLog(folder.path) if options["tensorboard"] else None
     progress = start.progress
@@ -198,7 +200,16 @@ def _check_architecture(options: Mapping[str, Any]) -> None:
 def _check_arithmetic(options: Mapping[str, Any]) -> None:
     require_one_of("dtype", options["dtype"], ("float32", "float64"))
     require_one_of("recompute", options["recompute"], (True, False))
-    check_precision(options["precision"], options["dtype"])
+    if options["precision"] is not None:
+        check_precision(options["precision"], options["dtype"])
+
+
+def _training_precision(backend: Backend, options: Mapping[str, Any]) -> str:
+    """That of the options. By default a GPU trains in tf32; scores are for comparison and get no such default."""
+    if options["precision"] is not None:
+        return options["precision"]
+    device = options["device"] or backend.describe().get("device", "cpu")
+    return "tf32" if device != "cpu" and options["dtype"] == "float32" else "float32"
 
 
 def _initialisation(options: Mapping[str, Any]) -> tuple[float, float, float | str]:
