@@ -35,6 +35,8 @@ _ACTIVATION_SLOPE: dict[str, Callable[[Array], Array]] = {
 # Rows (time x batch) that the backward treats at a time, at least. Enough to keep the weight gradients' matrix products
 # efficient; few enough that its buffers stay small beside what the forward saved.
 _SLICE_ROWS = 512
+# On a CPU, XLA multiplies faster by a large matrix that it finds transposed. So many rows make up for transposing it.
+_ROWS_WORTH_A_TRANSPOSE = 100
 
 
 def fast_recurrence(
@@ -161,14 +163,16 @@ def _forward(
     keep_gates: bool,
 ) -> tuple[Array, list[Array], list[_Gates] | None]:
     """Outputs (T, B, H); and per level the states (T, B, H) that its micro-steps start from, and their gates."""
-    # Transposed here, and back in the loop, where the product does it: on a CPU, XLA multiplies faster by a large
-    # matrix that it finds transposed.
-    transposed = [[block.T for block in mask_blocks(weight, state_mask)] for weight in weights]  # (G*H / M, H) each
+    blocks_of_weights = [mask_blocks(weight, state_mask) for weight in weights]  # [level][mask] (H, G*H / M)
+    transpose = math.prod(projected.shape[:-1]) >= _ROWS_WORTH_A_TRANSPOSE
+    if transpose:  # and back in the loop, where the product does it
+        blocks_of_weights = [[block.T for block in blocks] for blocks in blocks_of_weights]
 
     def time_step(s: Array, projected_now: Array) -> tuple[Array, tuple[Array, list[Array], list[_Gates] | None]]:
         states, gates = [], []
-        for level, rows in enumerate(transposed):
-            blocks = [block.T for block in rows]  # per mask (H, G*H / M)
+        for level, blocks in enumerate(blocks_of_weights):
+            if transpose:
+                blocks = [block.T for block in blocks]
             h, t, c = now = _gates(
                 activation, s, blocks, biases[level], state_mask, projected_now if level == 0 else None
             )

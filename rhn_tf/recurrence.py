@@ -35,6 +35,8 @@ _SLOPE: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
 # Rows (time x batch) that the backward treats at a time, at least. Enough to keep the weight gradients' matrix products
 # efficient; few enough that its buffers stay small beside what the forward saved.
 _SLICE_ROWS = 1024
+# Rows that make up for transposing the weights.
+_ROWS_WORTH_A_TRANSPOSE = 500
 
 _NO_SECOND_DERIVATIVE = "fast_recurrence has no second derivative: use plain_recurrence (recurrence='plain')"
 
@@ -78,7 +80,8 @@ def fast_recurrence(
         projected: tf.Tensor, state: tf.Tensor, biases: tf.Tensor, *weights: tf.Tensor
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
         length = tf.shape(projected)[0]
-        recurrent = [_RecurrentProjection(weight, state_mask, matmul_dtype) for weight in weights]
+        rows = projected.shape[:2].num_elements()  # T*B, None if unknown
+        recurrent = [_RecurrentProjection(weight, state_mask, matmul_dtype, rows) for weight in weights]
         offsets = tf.unstack(biases)  # per level (G*H,)
         projected = projected + offsets[0]  # (T, B, G*H)
 
@@ -337,25 +340,26 @@ def _micro_step_gradient(
 class _RecurrentProjection:
     """What one recurrent weight (H, G*H) does: one matrix product per mask, on blocks that are cut out once.
 
-    On a CPU, XLA multiplies faster by a large matrix that it finds transposed, so each direction has the blocks the
-    other way round than it needs them.
+    On a CPU, XLA multiplies faster by a large matrix that it finds transposed: the backward does, and so does the
+    forward of a window that has enough rows.
     """
 
-    def __init__(self, weight: tf.Tensor, mask: tf.Tensor | None, matmul_dtype: str | None) -> None:
+    def __init__(self, weight: tf.Tensor, mask: tf.Tensor | None, matmul_dtype: str | None, rows: int | None) -> None:
         self.width = weight.shape[1]  # G*H
         self.masks = [None] if mask is None else tf.unstack(mask)  # M of (B, H)
         self.blocks = tf.split(weight, len(self.masks), axis=1)  # M of (H, G*H / M)
         if matmul_dtype is not None:  # once, not at every time step
             self.blocks = [tf.cast(block, matmul_dtype) for block in self.blocks]
-        self.transposed_blocks = [tf.transpose(block) for block in self.blocks]  # M of (G*H / M, H)
+        self.is_transposed = rows is not None and rows >= _ROWS_WORTH_A_TRANSPOSE
+        self.blocks_forward = list(map(tf.transpose, self.blocks)) if self.is_transposed else self.blocks
         self.matmul_dtype = matmul_dtype
 
     def forward(self, s: tf.Tensor) -> tf.Tensor:
         """(B, H) to (B, G*H)."""
         return tf.concat(
             [
-                product(_masked(s, mask), block, self.matmul_dtype, transpose_b=True)
-                for mask, block in zip(self.masks, self.transposed_blocks, strict=True)
+                product(_masked(s, mask), block, self.matmul_dtype, transpose_b=self.is_transposed)
+                for mask, block in zip(self.masks, self.blocks_forward, strict=True)
             ],
             axis=-1,
         )

@@ -111,6 +111,15 @@ def test_recompute_equals_fast(recurrence_depth: int, masks: str, num_gates: int
 
 
 @pytest.mark.parametrize("recurrence", [fast_recurrence, recompute], ids=["fast", "recompute"])
+def test_many_rows_transpose_the_weights(recurrence: Recurrence, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = make_inputs(length=3, masks="separate")
+    monkeypatch.setattr(rhn_jax.recurrence, "_ROWS_WORTH_A_TRANSPOSE", 6)
+    transposed = value_and_gradients(recurrence, inputs)
+    monkeypatch.undo()
+    assert_close(transposed, value_and_gradients(recurrence, inputs))
+
+
+@pytest.mark.parametrize("recurrence", [fast_recurrence, recompute], ids=["fast", "recompute"])
 def test_a_window_in_slices_equals_one_in_one_piece(recurrence: Recurrence, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = make_inputs(length=6)
     monkeypatch.setattr(rhn_jax.recurrence, "_SLICE_ROWS", 4)  # of the 12 that there are

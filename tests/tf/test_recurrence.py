@@ -116,6 +116,12 @@ def test_recomputed_gates_change_nothing(kind: str, depth: int, jit_compile: boo
         assert relative_error(actual, expected) < TOLERANCE
 
 
+@pytest.mark.parametrize("kind", ["no mask", "uncoupled, separate masks"])
+def test_many_rows_transpose_the_weights(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rhn_tf.recurrence, "_ROWS_WORTH_A_TRANSPOSE", 6)
+    assert_fast_equals_plain(kind, (2, 3, 2), compile_with=lambda function: function)
+
+
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_window_in_slices_equals_plain(compiled: bool, recompute: bool, monkeypatch: pytest.MonkeyPatch) -> None:
