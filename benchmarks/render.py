@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "PERFORMANCE.md"
 INTRODUCTION = """# Performance
 
 Written by `python benchmarks/render.py` from the records in [benchmarks/results](../benchmarks/results); every table
-names its record and the command that makes it anew. All measurements of a record are of one run, in which everything
+names its record and the command that makes it anew. All measurements of a table are of one run, in which everything
 that is compared takes turns; times are medians with the fastest and the slowest sample, ratios medians over the turns.
 
 The *bare products* are the matrix products of a step and nothing else, in the same shapes and order, by the framework's

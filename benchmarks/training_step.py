@@ -309,6 +309,13 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def shapes_on_record(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """The shapes of an earlier record, to be kept beside new ones, if they were measured in the same circumstances."""
+    earlier = json.loads(path.read_text())
+    shapes = earlier.pop("shapes")
+    return shapes if earlier == {name: value for name, value in record.items() if name != "shapes"} else {}
+
+
 def describe_backends(backends: list[str]) -> dict[str, dict[str, str]]:
     """Versions and device of each, found out in processes that end afterwards."""
     described = {}
@@ -330,7 +337,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "gpu"), help="of the RHN; peers run where their framework prefers")
     parser.add_argument("--precision", default="float32", choices=rhn.backend.PRECISIONS, help="of the RHN's products")
     parser.add_argument("--recompute", action="store_true", help="as the training option of that name")
-    parser.add_argument("--json", type=Path, help="file for the record of the run")
+    parser.add_argument("--json", type=Path, help="file for the record; keeps other shapes in it, if of the same setup")
     arguments = parser.parse_args()
 
     variant = Variant(arguments.device, arguments.precision, arguments.recompute)
@@ -342,6 +349,8 @@ def main() -> None:
         "shapes": {},
     }
     print(f"{record['versions']} on {record['machine']}")
+    if arguments.json and arguments.json.exists():
+        record["shapes"] |= shapes_on_record(arguments.json, record)
     for name in arguments.shape:
         record["shapes"][name] = measure(arguments.backend, name, arguments.seconds, variant)
         show(name, record["shapes"][name])
