@@ -25,8 +25,9 @@ from rhn_conformance.compare import LIMIT, TensorError, compare
 VECTORS = resources.files("rhn_conformance") / "vectors" / "preflight.safetensors"
 
 # Largest accepted error where factors of products are rounded: four times the worst that was measured over all small
-# models, in bf16 (1.8e-2, a state) and with factors rounded to tf32 by software (4.0e-3, a weight after ten steps).
-ROUNDED_LIMIT = {"tf32": 1.6e-2, "bf16": 7.2e-2}
+# models in bf16 (1.8e-2, a state). The step of tf32 is an eighth as wide, and so is its limit; with factors rounded to
+# tf32 by software the worst is 4.0e-3.
+ROUNDED_LIMIT = {"tf32": 9e-3, "bf16": 7.2e-2}
 
 Build = Callable[[RHNConfig, Mapping[str, NDArray]], Model]
 

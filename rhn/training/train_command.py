@@ -205,7 +205,7 @@ def _check_arithmetic(options: Mapping[str, Any]) -> None:
 
 
 def _training_precision(backend: Backend, options: Mapping[str, Any]) -> str:
-    """That of the options. By default a GPU trains in tf32; scores are for comparison and get no such default."""
+    """That of the options. By default a GPU trains in tf32; the scores of the best epoch have no such default."""
     if options["precision"] is not None:
         return options["precision"]
     device = options["device"] or backend.describe().get("device", "cpu")
