@@ -7,7 +7,8 @@
 """
 
 from rhn.backend import Backend, Model, installed_backends, load_backend
-from rhn.spec.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from rhn.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from rhn.moved import keep_old_names
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import DropRates, VariationalMasks, sample_masks
 from rhn.spec.optimizers import Optimizer
@@ -31,3 +32,5 @@ __all__ = [
     "sample_masks",
     "save_checkpoint",
 ]
+
+keep_old_names()

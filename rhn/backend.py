@@ -8,7 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import ArrayLike, NDArray
 
-from rhn.spec.config import RHNConfig, check_choice
+from rhn.spec.arguments import check_choice
+from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 

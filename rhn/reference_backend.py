@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from rhn.backend import State, check_precision
 from rhn.spec import reference
-from rhn.spec.config import RHNConfig, check_choice
+from rhn.spec.arguments import check_choice, refusal
+from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import Parameters, check_parameters, parameter_count, parameter_shapes
@@ -127,7 +128,7 @@ class ReferenceBackend:
     ) -> ReferenceModel:
         check_choice("dtype", dtype, ("float32", "float64"))
         if device not in (None, "cpu"):
-            raise ValueError(f"device={device!r} is not available to the reference: it must be cpu or None")
+            raise refusal("device", device, "cpu or None, for the reference")
         check_precision(precision, dtype)  # and uses neither this permission nor the other
         return ReferenceModel(config, parameters, dtype, optimizer)
 

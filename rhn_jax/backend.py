@@ -17,11 +17,11 @@ from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
 from rhn.backend import State, check_precision
-from rhn.spec.config import RHNConfig, check_choice
-from rhn.spec.masks import VariationalMasks, check_masks
+from rhn.spec.arguments import check_choice, check_masks, check_state, check_targets, check_tokens
+from rhn.spec.config import RHNConfig
+from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
-from rhn.spec.windows import check_state, check_targets, check_tokens
 from rhn_jax.loss import cross_entropy
 from rhn_jax.model import RHNLanguageModel
 from rhn_jax.update import Memory, Rates, export_memory, import_memory, update

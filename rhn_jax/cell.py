@@ -10,7 +10,8 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from rhn.spec.config import ACTIVATIONS, check_choice, check_size
+from rhn.spec.arguments import check_choice, check_size
+from rhn.spec.config import ACTIVATIONS
 from rhn_jax.recurrence import mask_blocks, masked_linear, plain_recurrence
 
 Recurrence = Callable[..., Array]  # `fast_recurrence` or `plain_recurrence`

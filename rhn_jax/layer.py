@@ -11,7 +11,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from rhn.spec.config import check_choice, check_size
+from rhn.spec.arguments import check_choice, check_size
 from rhn.spec.masks import NO_MASKS, VariationalMasks
 from rhn_jax.cell import Recurrence, RHNCell
 from rhn_jax.recurrence import fast_recurrence, plain_recurrence

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from rhn.spec.windows import steps_per_slice
+from rhn.port_tools import steps_per_slice
 
 _ACTIVATION: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,

@@ -12,11 +12,11 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from rhn.backend import State, check_precision
-from rhn.spec.config import RHNConfig, check_choice
-from rhn.spec.masks import NO_MASKS, VariationalMasks, check_masks
+from rhn.spec.arguments import check_choice, check_masks, check_state, check_targets, check_tokens
+from rhn.spec.config import RHNConfig
+from rhn.spec.masks import NO_MASKS, VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
-from rhn.spec.windows import check_state, check_targets, check_tokens
 from rhn_tf.model import RHNLanguageModel
 from rhn_tf.update import Update
 

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from rhn.spec.config import ACTIVATIONS, check_choice, check_size
+from rhn.spec.arguments import check_choice, check_size
+from rhn.spec.config import ACTIVATIONS
 from rhn_tf.recurrence import masked_linear, time_step
 
 _MATMUL_DTYPES = (None, "bfloat16", "float16")

@@ -28,7 +28,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from rhn.spec.checkpoint import CheckpointError, save_checkpoint
+from rhn.checkpoint import CheckpointError, save_checkpoint
 from rhn.spec.config import RHNConfig
 from rhn.spec.parameters import Parameters, parameter_count
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from rhn.spec.config import check_choice, check_size
+from rhn.spec.arguments import check_choice, check_size
 from rhn.spec.masks import NO_MASKS, VariationalMasks
 from rhn_tf.cell import RHNCell
 from rhn_tf.recurrence import fast_recurrence, plain_recurrence
@@ -104,7 +104,7 @@ class RHN(keras.layers.Layer):
             features = self.units
         if self.stateful:
             if batch_size is None:
-                raise ValueError("stateful=True is not accepted with a batch size of None: it must be fixed")
+                raise ValueError("stateful=True is not accepted with a batch size of None: expected a fixed one")
             self.states = [
                 self.add_weight(
                     shape=(batch_size, self.units), initializer="zeros", trainable=False, name=f"state_{layer}"

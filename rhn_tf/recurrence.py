@@ -18,7 +18,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from rhn.spec.windows import steps_per_slice
+from rhn.port_tools import steps_per_slice
 
 _ACTIVATION: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "tanh": tf.tanh,

@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from rhn.backend import State, check_precision
-from rhn.spec.config import RHNConfig, check_choice
-from rhn.spec.masks import VariationalMasks, check_masks
+from rhn.spec.arguments import check_choice, check_masks, check_state, check_targets, check_tokens
+from rhn.spec.config import RHNConfig
+from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
-from rhn.spec.windows import check_state, check_targets, check_tokens
 from rhn_torch.cuda_graph import StaticSteps, StepResults, TrainStep
 from rhn_torch.model import RHNLanguageModel
 from rhn_torch.precision import products

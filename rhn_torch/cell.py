@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rhn.spec.config import ACTIVATIONS, check_choice, check_size
+from rhn.spec.arguments import check_choice, check_size
+from rhn.spec.config import ACTIVATIONS
 from rhn_torch.recurrence import masked_linear, plain_recurrence
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from rhn.spec.config import check_choice, check_size
+from rhn.spec.arguments import check_choice, check_size
 from rhn.spec.masks import NO_MASKS, VariationalMasks
 from rhn_torch.cell import RHNCell
 from rhn_torch.recurrence import fast_recurrence, plain_recurrence

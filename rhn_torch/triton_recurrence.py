@@ -39,7 +39,7 @@ def triton_recurrence(
     if state_mask is not None and state_mask.requires_grad:
         raise ValueError("state_mask requires a gradient, which triton_recurrence does not give: use plain_recurrence")
     if biases.dtype != torch.float32:
-        raise ValueError(f"parameters of {biases.dtype} are not accepted by triton_recurrence: they must be float32")
+        raise ValueError(f"parameters of {biases.dtype} are not accepted by triton_recurrence: expected float32")
     hidden_size = state.shape[1]
     num_gates = biases.shape[1] // hidden_size
     padding = -hidden_size % _SUMMED

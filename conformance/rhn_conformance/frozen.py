@@ -17,10 +17,10 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from rhn import preflight
 from rhn.spec.masks import DropRates, VariationalMasks, sample_masks
 from rhn.spec.parameters import parameter_shapes
 from rhn.spec.random import Purpose, uniform
-from rhn_conformance import preflight
 from rhn_conformance.cases import CASES, Case
 from rhn_conformance.exact import exact_answers, exact_model
 from rhn_conformance.inputs import Inputs, make_inputs, representable
@@ -28,7 +28,11 @@ from rhn_conformance.inputs import Inputs, make_inputs, representable
 Tensors = dict[str, NDArray]
 
 FOLDER = Path(str(resources.files("rhn_conformance"))) / "vectors"
-FILES = ("cases.safetensors", "preflight.safetensors", "manifest.json")
+FILES = {
+    "cases.safetensors": FOLDER / "cases.safetensors",
+    "preflight.safetensors": Path(str(preflight.VECTORS)),  # of the package that runs the preflight
+    "manifest.json": FOLDER / "manifest.json",
+}
 
 FROZEN_CASES = (
     "plain",
@@ -52,11 +56,10 @@ _CHECKS = ("forward", "loss", "evaluation", "gradients", "hand-over", "training"
 def write_vectors() -> str:
     """Make all files anew; says what was written."""
     cases, small_models, manifest = _make()
-    FOLDER.mkdir(exist_ok=True)
-    (FOLDER / "cases.safetensors").write_bytes(safetensors.numpy.save(cases))
-    (FOLDER / "preflight.safetensors").write_bytes(safetensors.numpy.save(small_models))
-    (FOLDER / "manifest.json").write_text(_as_text(manifest))
-    size = sum((FOLDER / name).stat().st_size for name in FILES)
+    FILES["cases.safetensors"].write_bytes(safetensors.numpy.save(cases))
+    FILES["preflight.safetensors"].write_bytes(safetensors.numpy.save(small_models))
+    FILES["manifest.json"].write_text(_as_text(manifest))
+    size = sum(file.stat().st_size for file in FILES.values())
     return f"{len(FROZEN_CASES)} cases and {len(preflight.variants())} small models, {size / 1000:.0f} kB"
 
 
@@ -64,13 +67,13 @@ def check_vectors() -> list[str]:
     """One line per difference between the files and what they should hold, bit for bit; none is what one hopes for."""
     cases, small_models, manifest = _make()
     differences = _differences("cases.safetensors", cases) + _differences("preflight.safetensors", small_models)
-    if (FOLDER / "manifest.json").read_text() != _as_text(manifest):
+    if FILES["manifest.json"].read_text() != _as_text(manifest):
         differences.append("manifest.json differs")
     return differences
 
 
 def _differences(name: str, expected: Tensors) -> list[str]:
-    stored = safetensors.numpy.load_file(FOLDER / name)
+    stored = safetensors.numpy.load_file(FILES[name])
     differences = [f"{name}: {tensor} is missing" for tensor in expected if tensor not in stored]
     differences += [f"{name}: {tensor} should not be there" for tensor in stored if tensor not in expected]
     for tensor in expected.keys() & stored.keys():

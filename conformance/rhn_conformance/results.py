@@ -6,7 +6,6 @@ import datetime
 import json
 import math
 import os
-import platform
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -15,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from rhn_conformance.compare import TensorError
+from rhn.compare import TensorError
+from rhn.machine import describe_machine
 
 
 class Verdict(StrEnum):
@@ -98,13 +98,7 @@ def new_run(versions: dict[str, dict[str, str]], options: dict[str, Any]) -> Run
     return Run(
         run=now.strftime("%Y%m%dT%H%M%S") + f"-{os.getpid()}",
         date=now.isoformat(timespec="seconds"),
-        machine={
-            "processor": _processor(),
-            "cores": str(os.cpu_count()),
-            "system": f"{platform.system()} {platform.machine()}",
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-        },
+        machine={**describe_machine(), "numpy": np.__version__},
         versions=versions,
         options=options,
     )
@@ -157,13 +151,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _processor() -> str:
-    """Name of the CPU: the kernel's on Linux, Python's guess elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

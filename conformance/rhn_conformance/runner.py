@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from rhn.backend import Backend, Model
+from rhn.compare import TensorError, compare
 from rhn.spec.config import RHNConfig
 from rhn.spec.optimizers import PAPER_SGD, Optimizer
 from rhn_conformance.checks import Answers, Check, Tensors
-from rhn_conformance.compare import TensorError, compare, tolerance
 from rhn_conformance.inputs import Inputs
 from rhn_conformance.results import Result, Verdict
 from rhn_conformance.suite import Exercise
+from rhn_conformance.tolerances import tolerance
 
 MODELS_KEPT = 6  # what a model has compiled takes tens of megabytes
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
+from rhn.compare import LIMIT
 from rhn.reference_backend import ReferenceBackend
 from rhn_conformance.cases import CASES, DTYPES, Case
 from rhn_conformance.checks import Answers, Check, checks_of
-from rhn_conformance.compare import LIMIT, tolerance
 from rhn_conformance.inputs import Inputs, make_inputs
+from rhn_conformance.tolerances import tolerance
 
 
 @dataclass(frozen=True)
@@ -86,5 +87,5 @@ def select(exercises: list[Exercise], text: str | None) -> list[Exercise]:
     """
     chosen = [e for e in exercises if text is None or e.selected_by(text)]
     if not chosen:
-        raise ValueError(f"-k {text!r} selects nothing: it must be part of a case's name, or the number of a clause")
+        raise ValueError(f"-k {text!r} selects nothing: expected part of a case's name, or the number of a clause")
     return chosen

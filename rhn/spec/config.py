@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
+
+from rhn.spec.arguments import check_choice, check_flag, check_size
 
 ACTIVATIONS = ("tanh", "sigmoid", "relu")
 
@@ -47,8 +47,7 @@ class RHNConfig:
                 continue
             object.__setattr__(self, name, check_size(name, value))
         for name in ("tie_weights", "couple_gates", "share_gate_masks"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}={getattr(self, name)!r} is not accepted: it must be True or False")
+            check_flag(name, getattr(self, name))
         check_choice("activation", self.activation, ACTIVATIONS)
         if self.tie_weights and self.embedding_width != self.hidden_size:
             raise ValueError(
@@ -83,20 +82,3 @@ class RHNConfig:
     def to_dict(self) -> dict[str, Any]:
         """The options as plain values, fit for JSON; `RHNConfig(**d)` is the inverse."""
         return dataclasses.asdict(self)
-
-
-def check_size(name: str, value: Any) -> int:
-    """`value`, if it is an integer of at least 1.
-
-    Raises:
-        ValueError: otherwise.
-    """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"{name}={value!r} is not accepted: it must be an integer of at least 1")
-    return int(value)
-
-
-def check_choice(name: str, value: Any, accepted: Collection[Any]) -> None:
-    """Raise ValueError unless `value` is one of `accepted`."""
-    if value not in accepted:
-        raise ValueError(f"{name}={value!r} is not accepted: it must be one of {', '.join(map(str, accepted))}")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rhn.spec.arguments import check_fraction, check_tokens
 from rhn.spec.config import RHNConfig
 from rhn.spec.random import Purpose, uniform
-from rhn.spec.windows import check_tokens
 
 
 class DropRates(NamedTuple):
@@ -46,6 +47,22 @@ class VariationalMasks(NamedTuple):
             input=None if self.input is None else [mask[:, rows] for mask in self.input],
             state=None if self.state is None else [mask[:, rows] for mask in self.state],
             output=None if self.output is None else self.output[rows],
+        )
+
+    def map(self, function: Callable[[Any], Any]) -> VariationalMasks:
+        """`function` of every mask that is there."""
+        return VariationalMasks(
+            embedding=None if self.embedding is None else function(self.embedding),
+            input=None if self.input is None else [function(mask) for mask in self.input],
+            state=None if self.state is None else [function(mask) for mask in self.state],
+            output=None if self.output is None else function(self.output),
+        )
+
+    def of_layer(self, layer: int) -> tuple[Any, Any]:
+        """Input mask (M, B, E_i) and state mask (M, B, H) of one layer; None where nothing is dropped."""
+        return (
+            None if self.input is None else self.input[layer],
+            None if self.state is None else self.state[layer],
         )
 
 
@@ -112,36 +129,65 @@ def as_rates(rates: DropRates | Sequence[float] | Mapping[str, float]) -> DropRa
     elif len(rates) == len(DropRates._fields):
         rates = DropRates(*rates)
     else:
-        raise ValueError(
-            f"drop rates {rates!r} are not accepted: there must be one each for {', '.join(DropRates._fields)}"
-        )
+        raise ValueError(f"drop rates {rates!r} are not accepted: expected one each for {', '.join(DropRates._fields)}")
     for name, rate in rates._asdict().items():
-        if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not 0.0 <= rate < 1.0:
-            raise ValueError(f"{name}={rate!r} is not accepted: it must be a number from 0 up to, not including, 1")
+        check_fraction(name, rate)
     return rates
 
 
-def check_masks(config: RHNConfig, masks: VariationalMasks, batch_size: int, length: int) -> None:
-    """Raise ValueError unless every mask that is there has the shape that `VariationalMasks` states."""
-    gate_masks = config.num_gate_masks
-    expected: dict[str, tuple[int, ...]] = {"embedding": (batch_size, length)}
-    for i in range(config.num_layers):
-        expected[f"input[{i}]"] = (gate_masks, batch_size, config.input_size(i))
-        expected[f"state[{i}]"] = (gate_masks, batch_size, config.hidden_size)
-    expected["output"] = (batch_size, config.hidden_size)
+@dataclass(frozen=True)
+class StreamMasks:
+    """Masks of S samples, one set each for a whole stream; sample k is batch row k.
 
-    given = {"embedding": masks.embedding, "output": masks.output}
-    for name in ("input", "state"):
-        per_layer = getattr(masks, name)
-        if per_layer is not None:
-            if len(per_layer) != config.num_layers:
-                raise ValueError(
-                    f"masks.{name} has {len(per_layer)} entries, num_layers={config.num_layers} needs one each"
-                )
-            given.update({f"{name}[{i}]": mask for i, mask in enumerate(per_layer)})
-    for name, mask in given.items():
-        if mask is not None and tuple(mask.shape) != expected[name]:
-            raise ValueError(f"masks.{name} has shape {tuple(mask.shape)}, needed is {expected[name]}")
+    Attributes:
+        samples: S.
+        word_types: (S, V), scales the embedding of each word type; None drops nothing.
+        others: input, state and output masks of S rows; no embedding mask.
+    """
+
+    samples: int
+    word_types: NDArray[np.float64] | None
+    others: VariationalMasks
+
+    def of_window(self, tokens: NDArray[np.integer]) -> VariationalMasks:
+        """The masks of the window `tokens` (S, T)."""
+        if self.word_types is None:
+            return self.others
+        return self.others._replace(embedding=np.take_along_axis(self.word_types, tokens, axis=1))  # (S, T)
+
+
+def sample_stream_masks(
+    config: RHNConfig, rates: DropRates, seed: int, samples: range, *, one_draw_for_all_words: bool = False
+) -> StreamMasks:
+    """Draw the masks of the samples numbered `samples`: each a pure function of its number, as SPEC.md 4.8 says.
+
+    `one_draw_for_all_words` is the authors' way: the first word type's draw decides for all of them.
+    """
+    gate_masks = config.num_gate_masks
+
+    def bernoulli(index: int, rate: float, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """(S, *shape), 0 or 1/keep."""
+        draws = [uniform(seed, Purpose.MONTE_CARLO, shape, step=sample, index=index) for sample in samples]
+        return (np.stack(draws) < 1.0 - rate) / (1.0 - rate)
+
+    word_types = output = input_masks = state_masks = None
+    if rates.drop_embedding:
+        word_types = bernoulli(0, rates.drop_embedding, (config.vocab_size,))  # (S, V)
+        if one_draw_for_all_words:
+            word_types = np.repeat(word_types[:, :1], config.vocab_size, axis=1)  # (S, V)
+    if rates.drop_output:
+        output = bernoulli(1, rates.drop_output, (config.hidden_size,))  # (S, H)
+    if rates.drop_input:
+        input_masks = [
+            bernoulli(2 + 2 * i, rates.drop_input, (gate_masks, config.input_size(i))).swapaxes(0, 1)  # (M, S, E_i)
+            for i in range(config.num_layers)
+        ]
+    if rates.drop_state:
+        state_masks = [
+            bernoulli(3 + 2 * i, rates.drop_state, (gate_masks, config.hidden_size)).swapaxes(0, 1)  # (M, S, H)
+            for i in range(config.num_layers)
+        ]
+    return StreamMasks(len(samples), word_types, VariationalMasks(None, input_masks, state_masks, output))
 
 
 def _word_type_of_each_position(tokens: NDArray[np.integer]) -> NDArray[np.intp]:

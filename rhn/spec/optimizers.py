@@ -5,11 +5,12 @@ The arithmetic is `rhn.spec.reference.update`; a backend's `train_step` does the
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
+
+from rhn.spec.arguments import check_choice, check_flag, check_fraction, check_number
 
 OPTIMIZERS = ("sgd", "adam")
 
@@ -38,18 +39,11 @@ class Optimizer:
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
-        if self.name not in OPTIMIZERS:
-            raise ValueError(f"optimizer={self.name!r} is not accepted: it must be one of {', '.join(OPTIMIZERS)}")
-        if not isinstance(self.decoupled_weight_decay, bool):
-            raise ValueError(
-                f"decoupled_weight_decay={self.decoupled_weight_decay!r} is not accepted: it must be True or False"
-            )
+        check_choice("optimizer", self.name, OPTIMIZERS)
+        check_flag("decoupled_weight_decay", self.decoupled_weight_decay)
         for name in ("beta1", "beta2"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value < 1:
-                raise ValueError(f"{name}={value!r} is not accepted: it must be a number in [0, 1)")
-        if not isinstance(self.epsilon, int | float) or not 0 < self.epsilon < math.inf:
-            raise ValueError(f"epsilon={self.epsilon!r} is not accepted: it must be a number above 0")
+            check_fraction(name, getattr(self, name))
+        check_number("epsilon", self.epsilon)
 
 
 PAPER_SGD = Optimizer()

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from rhn.spec.arguments import check_number, is_number, refusal
 from rhn.spec.config import RHNConfig
 from rhn.spec.random import Purpose, uniform
 
@@ -59,13 +60,7 @@ def initial_parameters(
     Raises:
         ValueError: an argument is outside of what is accepted.
     """
-    if not _is_number(init_scale) or init_scale < 0:
-        raise ValueError(f"init_scale={init_scale!r} is not accepted: it must be a number of at least 0")
-    if not _is_number(transform_bias):
-        raise ValueError(f"transform_bias={transform_bias!r} is not accepted: it must be a finite number")
-    if other_bias != "uniform" and not _is_number(other_bias):
-        raise ValueError(f"other_bias={other_bias!r} is not accepted: it must be 'uniform' or a finite number")
-
+    check_initialisation(init_scale, transform_bias, other_bias)
     parameters: Parameters = {}
     for index, (name, shape) in enumerate(parameter_shapes(config).items()):
         draw = uniform(seed, Purpose.PARAMETERS, shape, index=index)
@@ -76,6 +71,15 @@ def initial_parameters(
             value[:, config.gates.index("t")] = transform_bias
         parameters[name] = value
     return parameters
+
+
+def check_initialisation(init_scale: float, transform_bias: float, other_bias: float | str) -> None:
+    """Raise ValueError unless `initial_parameters` accepts these arguments."""
+    check_number("init_scale", init_scale, zero=True)
+    if not is_number(transform_bias):
+        raise refusal("transform_bias", transform_bias, "a finite number")
+    if other_bias != "uniform" and not is_number(other_bias):
+        raise refusal("other_bias", other_bias, "'uniform' or a finite number")
 
 
 def check_parameters(config: RHNConfig, parameters: Mapping[str, NDArray]) -> None:
@@ -93,7 +97,3 @@ def check_parameters(config: RHNConfig, parameters: Mapping[str, NDArray]) -> No
             raise ValueError(
                 f"parameter {name} has shape {tuple(np.shape(parameters[name]))}, the configuration needs {shape}"
             )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)

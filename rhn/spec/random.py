@@ -43,7 +43,7 @@ def uniform(
     """
     for name, value in (("seed", seed), ("step", step), ("index", index)):
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 0 <= value < 2**64:
-            raise ValueError(f"{name}={value!r} is not accepted: it must be an integer from 0 to 2**64 - 1")
+            raise ValueError(f"{name}={value!r} is not accepted: expected an integer from 0 to 2**64 - 1")
     key = np.array([seed, purpose], dtype=np.uint64)
     counter = np.array([0, index, step, 0], dtype=np.uint64)
     bits = np.random.Philox(key=key, counter=counter).random_raw(math.prod(shape))

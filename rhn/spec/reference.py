@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rhn.spec.arguments import check_masks, check_state, check_targets, check_tokens
 from rhn.spec.config import RHNConfig
-from rhn.spec.masks import NO_MASKS, VariationalMasks, check_masks
+from rhn.spec.masks import NO_MASKS, VariationalMasks
 from rhn.spec.optimizers import Optimizer, OptimizerState
 from rhn.spec.parameters import Parameters, check_parameters
-from rhn.spec.windows import check_state, check_targets, check_tokens
 
 Array = NDArray[Any]  # real or complex floats
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from importlib.metadata import version
-from pathlib import Path
 
 from rhn.backend import Backend
+from rhn.machine import describe_machine
 
 
 def describe_environment(backend: Backend) -> dict[str, str]:
@@ -16,16 +14,5 @@ def describe_environment(backend: Backend) -> dict[str, str]:
         "backend": backend.name,
         **backend.describe(),
         "recurrent-highway-networks": version("recurrent-highway-networks"),
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": str(os.cpu_count()),
+        **describe_machine(),
     }
-
-
-def _processor() -> str:
-    """Name of the CPU: the kernel's on Linux, Python's guess elsewhere."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -17,6 +17,7 @@ with warnings.catch_warnings():
     from sacred import SETTINGS, Experiment
     from sacred.run import Run
 
+from rhn.preflight import PreflightError
 from rhn.training.analyse_command import analyse_checkpoint
 from rhn.training.dynamic_command import evaluate_dynamic as evaluate_dynamically
 from rhn.training.evaluate_command import evaluate_checkpoint
@@ -25,7 +26,6 @@ from rhn.training.mc_command import evaluate_mc as evaluate_by_monte_carlo
 from rhn.training.options import OptionError, RunInterruptedError, translate_arguments
 from rhn.training.recipes import RECIPES
 from rhn.training.train_command import train as train_model
-from rhn_conformance.preflight import PreflightError
 from rhn_datasets import DataError
 
 # What the user can mend; the message is one sentence. Ours are among them: OptionError, CheckpointError, DivergedError.

@@ -39,7 +39,7 @@ class GenerationOptions:
     def __post_init__(self) -> None:
         if self.prompt is not None and not (isinstance(self.prompt, str) and self.prompt):
             raise OptionError(
-                f"prompt={self.prompt!r} is not accepted: it must be text of at least one symbol, with quotes inside"
+                f"prompt={self.prompt!r} is not accepted: expected text of at least one symbol, with quotes inside"
                 " the shell's where it could be something else, as in 'prompt=\"1984\"'"
             )
         require_integer("length", self.length, 1)

@@ -34,11 +34,11 @@ def generate(
         ValueError: an argument is outside of what is accepted.
     """
     if len(prompt) == 0:
-        raise ValueError("prompt='' is not accepted: it must hold at least one token")
+        raise ValueError("prompt='' is not accepted: expected at least one token")
     if not temperature > 0:
-        raise ValueError(f"temperature={temperature!r} is not accepted: it must be a number above 0")
+        raise ValueError(f"temperature={temperature!r} is not accepted: expected a number above 0")
     if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k={top_k!r} is not accepted: it must be an integer of at least 1, or None")
+        raise ValueError(f"top_k={top_k!r} is not accepted: expected an integer of at least 1, or None")
     draws = uniform(seed, Purpose.GENERATION, (length,))
     state = None
     for token in prompt:  # one at a time, so that a backend that compiles per shape compiles only once

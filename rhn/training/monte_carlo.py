@@ -13,10 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rhn.backend import Model
-from rhn.spec.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from rhn.spec.config import RHNConfig
-from rhn.spec.masks import DropRates, VariationalMasks
-from rhn.spec.random import Purpose, uniform
+from rhn.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from rhn.spec.masks import DropRates, StreamMasks, sample_stream_masks
 from rhn.training.checks import require_integer, require_one_of
 from rhn.training.evaluation import Score, score_of_pieces
 from rhn.training.options import OptionError
@@ -63,69 +61,9 @@ class MonteCarloOptions:
             isinstance(file, str) and file.endswith(".safetensors") and Path(file).parent.is_dir()
         ):
             raise OptionError(
-                f"mc_file={file!r} is not accepted: it must be None, or a file name that ends in .safetensors, in a"
+                f"mc_file={file!r} is not accepted: expected None, or a file name that ends in .safetensors, in a"
                 " folder that exists"
             )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Masks that hold for a whole stream
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class StreamMasks:
-    """Masks of S samples, one set each for a whole stream; sample k is batch row k.
-
-    Attributes:
-        samples: S.
-        word_types: (S, V), scales the embedding of each word type; None drops nothing.
-        others: input, state and output masks of S rows; no embedding mask.
-    """
-
-    samples: int
-    word_types: NDArray[np.float64] | None
-    others: VariationalMasks
-
-    def of_window(self, tokens: NDArray[np.integer]) -> VariationalMasks:
-        """The masks of the window `tokens` (S, T)."""
-        if self.word_types is None:
-            return self.others
-        return self.others._replace(embedding=np.take_along_axis(self.word_types, tokens, axis=1))  # (S, T)
-
-
-def sample_stream_masks(
-    config: RHNConfig, rates: DropRates, seed: int, samples: range, *, one_draw_for_all_words: bool = False
-) -> StreamMasks:
-    """Draw the masks of the samples numbered `samples`: each a pure function of its number, as SPEC.md 4.8 says.
-
-    `one_draw_for_all_words` is the authors' way: the first word type's draw decides for all of them.
-    """
-    gate_masks = config.num_gate_masks
-
-    def bernoulli(index: int, rate: float, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """(S, *shape), 0 or 1/keep."""
-        draws = [uniform(seed, Purpose.MONTE_CARLO, shape, step=sample, index=index) for sample in samples]
-        return (np.stack(draws) < 1.0 - rate) / (1.0 - rate)
-
-    word_types = output = input_masks = state_masks = None
-    if rates.drop_embedding:
-        word_types = bernoulli(0, rates.drop_embedding, (config.vocab_size,))  # (S, V)
-        if one_draw_for_all_words:
-            word_types = np.repeat(word_types[:, :1], config.vocab_size, axis=1)  # (S, V)
-    if rates.drop_output:
-        output = bernoulli(1, rates.drop_output, (config.hidden_size,))  # (S, H)
-    if rates.drop_input:
-        input_masks = [
-            bernoulli(2 + 2 * i, rates.drop_input, (gate_masks, config.input_size(i))).swapaxes(0, 1)  # (M, S, E_i)
-            for i in range(config.num_layers)
-        ]
-    if rates.drop_state:
-        state_masks = [
-            bernoulli(3 + 2 * i, rates.drop_state, (gate_masks, config.hidden_size)).swapaxes(0, 1)  # (M, S, H)
-            for i in range(config.num_layers)
-        ]
-    return StreamMasks(len(samples), word_types, VariationalMasks(None, input_masks, state_masks, output))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

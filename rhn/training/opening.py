@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from rhn.backend import Backend, Model, load_backend
-from rhn.spec.checkpoint import CheckpointError, load_checkpoint
+from rhn.checkpoint import CheckpointError, load_checkpoint
 from rhn.spec.config import RHNConfig
 from rhn.spec.optimizers import PAPER_SGD, Optimizer
 from rhn.training.options import OptionError

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rhn.spec.checkpoint import write_atomically
+from rhn.files import write_atomically
 from rhn.training.charts import learning_curves
 from rhn.training.comparison import comparison_page, comparison_table
 from rhn.training.run_page import run_page

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rhn.spec.checkpoint import write_atomically
+from rhn.files import write_atomically
 from rhn.training.report import write_report
 from rhn.training.run_record import RunRecordError
 

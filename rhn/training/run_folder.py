@@ -11,7 +11,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from rhn.spec.checkpoint import save_checkpoint, write_atomically
+from rhn.checkpoint import save_checkpoint
+from rhn.files import write_atomically
 from rhn.training.options import OptionError
 
 # Prefixes of the tensors that stand beside the parameters in a checkpoint.
@@ -89,7 +90,7 @@ def open_run_folder(path: str) -> RunFolder:
     """The folder of an earlier run; OptionError if it is none."""
     folder = RunFolder(Path(path))
     if not folder.options.is_file():
-        raise OptionError(f"resume={path!r} is not accepted: it must be the folder of a run, with its options.json")
+        raise OptionError(f"resume={path!r} is not accepted: expected the folder of a run, with its options.json")
     return folder
 
 

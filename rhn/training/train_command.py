@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rhn.backend import Backend, Model, check_precision, load_backend
-from rhn.spec.checkpoint import load_checkpoint, write_atomically
+from rhn.checkpoint import load_checkpoint
+from rhn.files import write_atomically
+from rhn.preflight import preflight
 from rhn.spec.config import RHNConfig
 from rhn.spec.optimizers import Optimizer
 from rhn.spec.parameters import initial_parameters
@@ -29,7 +31,6 @@ from rhn.training.published import paper_result
 from rhn.training.report import learning_curves, write_report
 from rhn.training.run_folder import Checkpoint, RunFolder, create_run_folder, open_run_folder, split_checkpoint
 from rhn.training.tensorboard import TensorBoardLog
-from rhn_conformance.preflight import preflight
 from rhn_datasets import Corpus, load_corpus
 
 SAMPLE_LENGTH = {"word": 100, "char": 400, "byte": 400}  # tokens

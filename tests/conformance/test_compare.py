@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
+from rhn.compare import LIMIT, compare, tensor_error
 from rhn_conformance.cases import DTYPES
 from rhn_conformance.checks import CHECKS
-from rhn_conformance.compare import AUTHORS_TOLERANCE, LIMIT, TOLERANCE, compare, tensor_error
+from rhn_conformance.tolerances import AUTHORS_TOLERANCE, TOLERANCE
 
 
 def test_no_tolerance_exceeds_the_specification() -> None:

@@ -7,8 +7,8 @@ from decimal import Decimal
 
 import pytest
 
+from rhn.compare import compare
 from rhn_conformance.cases import CASES
-from rhn_conformance.compare import compare
 from rhn_conformance.exact import Exact, exact_answers
 from rhn_conformance.inputs import make_inputs
 from rhn_conformance.suite import reference_answers

@@ -17,12 +17,12 @@ def test_they_regenerate_bit_for_bit() -> None:
 
 
 def test_they_are_small() -> None:
-    assert sum((frozen.FOLDER / name).stat().st_size for name in frozen.FILES) < 500_000
+    assert sum(file.stat().st_size for file in frozen.FILES.values()) < 500_000
 
 
 def test_the_manifest_describes_every_case() -> None:
-    manifest = json.loads((frozen.FOLDER / "manifest.json").read_text())
-    tensors = safetensors.numpy.load_file(frozen.FOLDER / "cases.safetensors")
+    manifest = json.loads(frozen.FILES["manifest.json"].read_text())
+    tensors = safetensors.numpy.load_file(frozen.FILES["cases.safetensors"])
     assert list(manifest["cases"]) == list(frozen.FROZEN_CASES)
     assert {name.split("/")[0] for name in tensors} == set(frozen.FROZEN_CASES)
 
@@ -30,7 +30,7 @@ def test_the_manifest_describes_every_case() -> None:
 def test_one_changed_bit_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frozen, "FROZEN_CASES", ("plain",))
     monkeypatch.setattr(frozen.preflight, "variants", list)
-    monkeypatch.setattr(frozen, "FOLDER", tmp_path)
+    monkeypatch.setattr(frozen, "FILES", {name: tmp_path / name for name in frozen.FILES})
     frozen.write_vectors()
     assert frozen.check_vectors() == []
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 import rhn
 from rhn.backend import Model
+from rhn.preflight import PreflightError, preflight, variant_config, variant_of, variants
 from rhn.reference_backend import ReferenceBackend
 from rhn_conformance.mutants import MUTANTS, Mutant
-from rhn_conformance.preflight import PreflightError, preflight, variant_config, variant_of, variants
 
 CONFIG = rhn.RHNConfig(vocab_size=10000, hidden_size=830, recurrence_depth=10)
 # Mistakes that no single small model can show.

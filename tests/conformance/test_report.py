@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rhn_conformance.compare import tensor_error
+from rhn.compare import tensor_error
 from rhn_conformance.report import badge, write_report
 from rhn_conformance.results import Result, Run, Verdict, new_run, read_jsonl, write_jsonl
 

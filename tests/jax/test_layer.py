@@ -265,8 +265,8 @@ def test_initialize_carry() -> None:
         ({"hidden_size": 0}, "hidden_size=0 is not accepted"),
         ({"recurrence_depth": 0}, "recurrence_depth=0 is not accepted"),
         ({"num_layers": 0}, "num_layers=0 is not accepted"),
-        ({"activation": "gelu"}, "activation='gelu' is not accepted: it must be one of tanh, sigmoid, relu"),
-        ({"recurrence": "slow"}, "recurrence='slow' is not accepted: it must be one of fast, plain, recompute"),
+        ({"activation": "gelu"}, "activation='gelu' is not accepted: expected one of tanh, sigmoid, relu"),
+        ({"recurrence": "slow"}, "recurrence='slow' is not accepted: expected one of fast, plain, recompute"),
     ],
 )
 def test_impossible_options(options: dict[str, Any], message: str) -> None:

@@ -13,9 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from rhn import RHNConfig, VariationalMasks, parameter_shapes
 from rhn.spec import reference
-from rhn.spec.masks import check_masks
+from rhn.spec.arguments import check_masks, check_tokens
 from rhn.spec.reference import LayerWeights, layer_backward, layer_forward
-from rhn.spec.windows import check_tokens
 from rhn_conformance import authors
 from rhn_conformance.authors import AuthorsCase, LayerCase, load_case, load_layer_case, tensorflow_clip_norm
 

@@ -36,7 +36,7 @@ SIZES = ("vocab_size", "hidden_size", "recurrence_depth", "num_layers", "embeddi
 @pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("value", [0, -1, 2.0, "3", True, np.float64(2), np.True_, np.array([2]), [2]], ids=repr)
 def test_sizes_are_positive_integers(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match="must be an integer of at least 1") as caught:
+    with pytest.raises(ValueError, match="expected an integer of at least 1") as caught:
         make(**{name: value})
     assert str(caught.value).startswith(f"{name}={value!r} ")
 
@@ -50,14 +50,14 @@ def test_only_the_embedding_size_may_be_left_open(name: str) -> None:
 @pytest.mark.parametrize("name", ["tie_weights", "couple_gates", "share_gate_masks"])
 @pytest.mark.parametrize("value", [1, 0, None, "True"], ids=repr)
 def test_switches_are_booleans(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match="must be True or False") as caught:
+    with pytest.raises(ValueError, match="expected True or False") as caught:
         make(**{name: value})
     assert str(caught.value).startswith(f"{name}={value!r} ")
 
 
 @pytest.mark.parametrize("value", ["Tanh", "gelu", "", None, ["tanh"]], ids=repr)
 def test_activation_is_one_of_three(value: object) -> None:
-    with pytest.raises(ValueError, match="must be one of tanh, sigmoid, relu") as caught:
+    with pytest.raises(ValueError, match="expected one of tanh, sigmoid, relu") as caught:
         make(activation=value)
     assert str(caught.value).startswith(f"activation={value!r} ")
 

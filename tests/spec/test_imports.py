@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-CORE = ["rhn", "rhn.backend", "rhn.reference_backend", "rhn.spec.reference", "rhn.spec.checkpoint"]
+CORE = ["rhn", "rhn.backend", "rhn.reference_backend", "rhn.spec.reference", "rhn.checkpoint"]
 # Everything outside of the standard library that the core may import.
 ALLOWED = ["rhn", "numpy", "safetensors"]
 

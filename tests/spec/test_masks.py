@@ -13,9 +13,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from rhn import DropRates, RHNConfig, VariationalMasks, sample_masks
-from rhn.spec.masks import check_masks
+from rhn.spec.arguments import check_masks, check_tokens
 from rhn.spec.random import Purpose, uniform
-from rhn.spec.windows import check_tokens
 
 CONFIG = RHNConfig(
     1000, 6, 3, num_layers=2, embedding_size=5, tie_weights=False, couple_gates=False, share_gate_masks=False
@@ -200,7 +199,7 @@ def test_rates_by_position_and_by_name() -> None:
 @pytest.mark.parametrize("value", [1.0, 1, -0.1, math.nan, "0.5", None, True], ids=repr)
 @pytest.mark.parametrize("name", DropRates._fields)
 def test_refuses_impossible_rates(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match="must be a number from 0 up to, not including, 1") as caught:
+    with pytest.raises(ValueError, match="expected a number from 0 up to, not including, 1") as caught:
         sample_masks(CONFIG, [[1, 2]], {name: value}, seed=1, step=0)
     assert str(caught.value).startswith(f"{name}={value!r} ")
 
@@ -214,13 +213,13 @@ def test_refuses_unknown_and_missing_rates() -> None:
 
 @pytest.mark.parametrize("tokens", [[1, 2], [[1.0, 2.0]], [[]], [[True, False]], np.zeros((1, 2, 3), dtype=int)])
 def test_refuses_tokens_that_are_no_integer_matrix(tokens: object) -> None:
-    with pytest.raises(ValueError, match=r"must be \(B, T\) integers"):
+    with pytest.raises(ValueError, match=r"expected \(B, T\) integers"):
         sample_masks(CONFIG, tokens, RATES, seed=1, step=0)
 
 
 @pytest.mark.parametrize("token", [-1, 1000])
 def test_refuses_tokens_outside_of_the_vocabulary(token: int) -> None:
-    with pytest.raises(ValueError, match=f"targets from .*{token}.* are not accepted: they must lie in 0 to 999"):
+    with pytest.raises(ValueError, match=f"targets from .*{token}.* are not accepted: expected integers from 0 to 999"):
         check_tokens("targets", [[5, token]], vocab_size=1000)
 
 
@@ -229,11 +228,11 @@ def test_check_names_the_mask_that_does_not_fit() -> None:
     masks = sample_masks(CONFIG, tokens, RATES, seed=1, step=0)
     check_masks(CONFIG, masks, 2, 3)
     check_masks(CONFIG, VariationalMasks(), 2, 3)
-    with pytest.raises(ValueError, match=r"masks\.embedding has shape \(2, 3\), needed is \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"masks\.embedding of shape \(2, 3\) .*: expected shape \(2, 4\)"):
         check_masks(CONFIG, masks, 2, 4)
-    with pytest.raises(ValueError, match=r"masks\.input\[1\] has shape \(3, 2, 5\), needed is \(3, 2, 6\)"):
+    with pytest.raises(ValueError, match=r"masks\.input\[1\] of shape \(3, 2, 5\) .*: expected shape \(3, 2, 6\)"):
         check_masks(CONFIG, masks._replace(input=masks.input[:1] * 2), 2, 3)
-    with pytest.raises(ValueError, match=r"masks\.state\[0\] has shape \(1, 2, 6\), needed is \(3, 2, 6\)"):
+    with pytest.raises(ValueError, match=r"masks\.state\[0\] of shape \(1, 2, 6\) .*: expected shape \(3, 2, 6\)"):
         check_masks(CONFIG, masks._replace(state=[mask[:1] for mask in masks.state]), 2, 3)
-    with pytest.raises(ValueError, match=r"masks\.state has 1 entries, num_layers=2 needs one each"):
+    with pytest.raises(ValueError, match=r"masks\.state of 1 entries is not accepted: expected one per layer, 2"):
         check_masks(CONFIG, masks._replace(state=masks.state[:1]), 2, 3)

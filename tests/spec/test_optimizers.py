@@ -62,7 +62,7 @@ def test_averaging_is_the_mean_of_the_weights_since_its_start() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "lion"}, "optimizer='lion' is not accepted: it must be one of sgd, adam"),
+        ({"name": "lion"}, "optimizer='lion' is not accepted: expected one of sgd, adam"),
         ({"beta1": 1.0}, "beta1=1.0 is not accepted"),
         ({"epsilon": 0.0}, "epsilon=0.0 is not accepted"),
         ({"decoupled_weight_decay": 1}, "decoupled_weight_decay=1 is not accepted"),

@@ -175,7 +175,7 @@ def test_same_seed_same_values() -> None:
 def test_refuses_impossible_values(name: str, value: object, accepted: str) -> None:
     with pytest.raises(ValueError, match="is not accepted") as caught:
         initial_parameters(CONFIG, **{"seed": 1, name: value})
-    assert str(caught.value) == f"{name}={value!r} is not accepted: it must be {accepted}"
+    assert str(caught.value) == f"{name}={value!r} is not accepted: expected {accepted}"
 
 
 def test_check_names_what_is_missing_and_what_is_too_many() -> None:

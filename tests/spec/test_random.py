@@ -69,6 +69,6 @@ def test_every_argument_gives_another_stream() -> None:
 @pytest.mark.parametrize("value", [-1, 2**64, 1.0, "1", True, None, np.array([1])], ids=repr)
 def test_refuses_what_is_no_64_bit_counter(name: str, value: object) -> None:
     arguments = {"seed": 1, "step": 0, "index": 0, name: value}
-    with pytest.raises(ValueError, match=r"must be an integer from 0 to 2\*\*64 - 1") as caught:
+    with pytest.raises(ValueError, match=r"expected an integer from 0 to 2\*\*64 - 1") as caught:
         uniform(arguments["seed"], Purpose.INPUT_MASK, (2,), step=arguments["step"], index=arguments["index"])
     assert str(caught.value).startswith(f"{name}={value!r} ")

@@ -91,10 +91,10 @@ def test_config_round_trip() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"units": 0}, "units=0 is not accepted: it must be an integer of at least 1"),
-        ({"recurrence_depth": 0}, "recurrence_depth=0 is not accepted: it must be an integer of at least 1"),
-        ({"matmul_dtype": "int8"}, "matmul_dtype='int8' is not accepted: it must be one of None, bfloat16, float16"),
-        ({"activation": "gelu"}, "activation='gelu' is not accepted: it must be one of tanh, sigmoid, relu"),
+        ({"units": 0}, "units=0 is not accepted: expected an integer of at least 1"),
+        ({"recurrence_depth": 0}, "recurrence_depth=0 is not accepted: expected an integer of at least 1"),
+        ({"matmul_dtype": "int8"}, "matmul_dtype='int8' is not accepted: expected one of None, bfloat16, float16"),
+        ({"activation": "gelu"}, "activation='gelu' is not accepted: expected one of tanh, sigmoid, relu"),
     ],
 )
 def test_bad_options_say_what_is_accepted(options: dict[str, object], message: str) -> None:

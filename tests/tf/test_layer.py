@@ -136,11 +136,9 @@ def test_config_round_trip() -> None:
 
 
 def test_bad_options_say_what_is_accepted() -> None:
-    with pytest.raises(ValueError, match="num_layers=0 is not accepted: it must be an integer of at least 1"):
+    with pytest.raises(ValueError, match="num_layers=0 is not accepted: expected an integer of at least 1"):
         RHN(6, 2, 0)
-    with pytest.raises(
-        ValueError, match="recurrence='quick' is not accepted: it must be one of fast, plain, recompute"
-    ):
+    with pytest.raises(ValueError, match="recurrence='quick' is not accepted: expected one of fast, plain, recompute"):
         RHN(6, 2, recurrence="quick")
     with pytest.raises(ValueError, match="stateful=True is not accepted with a batch size of None"):
         RHN(6, 2, stateful=True)(keras.Input((5, 3)))

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import rhn
-from rhn_conformance.compare import LIMIT
-from rhn_conformance.preflight import ROUNDED_LIMIT, preflight, variant_config, variants
+from rhn.compare import LIMIT
+from rhn.preflight import ROUNDED_LIMIT, preflight, variant_config, variants
 from rhn_torch import RHN, fast_recurrence, plain_recurrence, precision
 from rhn_torch.backend import TorchBackend
 from rhn_torch.loss import softmax_cross_entropy

@@ -95,7 +95,7 @@ def test_the_same_seed_gives_the_same_run(command_line: CommandLine, tmp_path: P
         (["dataset=pydoc", "vocab_size=7"], "vocab_size=7 is not accepted"),
         (["dataset=pydoc", "device=abacus"], "device='abacus'"),
         (["dataset=pydoc", "dtype=float8"], "dtype='float8'"),
-        (["precision=fp4"], "precision='fp4' is not accepted: it must be one of float32, tf32, bf16"),
+        (["precision=fp4"], "precision='fp4' is not accepted: expected one of float32, tf32, bf16"),
         (["precision=bf16", "dtype=float64"], "precision='bf16' is not accepted with dtype='float64'"),
         (["recompute=yes"], "recompute='yes' is not accepted"),
         (["other_bias=none"], "other_bias='none' is not accepted"),

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 import rhn
 from rhn.spec import reference
-from rhn.spec.masks import DropRates, VariationalMasks, check_masks
+from rhn.spec.arguments import check_masks
+from rhn.spec.masks import DropRates, StreamMasks, VariationalMasks, sample_stream_masks
 from rhn.training.mc_command import evaluate_mc
 from rhn.training.monte_carlo import (
     MonteCarloAverage,
     MonteCarloOptions,
-    StreamMasks,
     add_samples,
-    sample_stream_masks,
     stream_log_likelihoods,
 )
 from rhn.training.options import OptionError

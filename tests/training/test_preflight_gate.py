@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from rhn.preflight import PreflightError
 from rhn.training import train_command
 from rhn.training.experiment import create_experiment
 from rhn_conformance.mutants import MUTANTS
-from rhn_conformance.preflight import PreflightError
 
 
 def train_on_a_broken_backend(folder: Path, monkeypatch: pytest.MonkeyPatch, **words: Any) -> None:

@@ -153,4 +153,4 @@ def test_resume_needs_a_run(folder: Path) -> None:
     process = train(folder, "resume=nowhere")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "resume='nowhere' is not accepted: it must be the folder of a run" in err
+    assert "resume='nowhere' is not accepted: expected the folder of a run" in err

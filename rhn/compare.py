@@ -1,4 +1,4 @@
-"""How far two tensors are apart, and how far they may be.
+"""How far two tensors are apart.
 
 An error is always measured against the largest entry of the expected tensor: entries that nearly cancel have no
 accuracy of their own in any implementation. `ulps` is the largest difference in units in the last place *at that
@@ -8,57 +8,16 @@ largest entry*, so it counts roundings and compares across dtypes; it is not an 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rhn_conformance.checks import Tensors
-
 # SPEC.md 6.1. No tolerance may be wider.
 LIMIT = {"float64": 1e-10, "float32": 2e-5}
 
-# Largest accepted error relative to the largest entry, per dtype and check, against the reference and between two
-# backends: four times the worst that was measured, over all cases, the three ports and the worked example, on a CPU.
-TOLERANCE: dict[str, dict[str, float]] = {
-    "float64": {
-        "parameters": 0.0,
-        "forward": 5e-15,
-        "loss": 4e-15,
-        "evaluation": 4e-15,
-        "gradients": 4.5e-14,  # where they nearly cancel, in pairs-12
-        "hand-over": 5e-15,
-        "rows": 5e-15,
-        "training": 8e-15,
-        "optimiser": 4e-15,
-        "trajectory": 5.5e-15,
-    },
-    "float32": {
-        "parameters": 0.0,
-        "forward": 1.7e-6,
-        "loss": 1.4e-6,
-        "evaluation": 1.4e-6,
-        "gradients": 7e-6,
-        "hand-over": 1.7e-6,
-        "rows": 1.7e-6,
-        "training": 2.8e-6,
-        "optimiser": 4.5e-6,
-    },
-}
-
-# The authors' TensorFlow program divides its loss by 1 + 1e-12; that is the worst in float64.
-AUTHORS_TOLERANCE = {"float64": 4e-12, "float32": 2e-6}
-
-
-def tolerance(dtype: str, check: str, against: str) -> float:
-    """Largest accepted error relative to the largest entry.
-
-    Args:
-        dtype: of the arithmetic.
-        check: name of the check.
-        against: "reference", "authors" or another backend.
-    """
-    return AUTHORS_TOLERANCE[dtype] if against == "authors" else TOLERANCE[dtype][check]
+Tensors = Mapping[str, ArrayLike]
 
 
 @dataclass(frozen=True)

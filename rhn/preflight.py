@@ -1,7 +1,7 @@
 """The gate before training: a dozen small windows through the very model that a run is about to use.
 
-The windows and the right answers are frozen (vectors/preflight.safetensors), so that neither the reference nor this
-suite's cases are needed at run time. All windows go through one model and have one shape: a backend that compiles does
+The windows and the right answers are frozen (preflight.safetensors), so that neither the reference nor the conformance
+suite is needed at run time. All windows go through one model and have one shape: a backend that compiles does
 so twice, once for training and once for evaluation.
 """
 
@@ -18,11 +18,11 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from rhn.backend import Model
+from rhn.compare import LIMIT, TensorError, compare
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks
-from rhn_conformance.compare import LIMIT, TensorError, compare
 
-VECTORS = resources.files("rhn_conformance") / "vectors" / "preflight.safetensors"
+VECTORS = resources.files("rhn") / "preflight.safetensors"
 
 # Largest accepted error where factors of products are rounded: four times the worst that was measured over all small
 # models in bf16 (1.8e-2, a state). The step of tf32 is an eighth as wide, and so is its limit; with factors rounded to

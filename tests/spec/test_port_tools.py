@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rhn.spec.windows import steps_per_slice
+from rhn.port_tools import steps_per_slice
 
 
 def test_slices_have_enough_rows_and_make_up_the_window() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +13,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
+
+from rhn.files import write_atomically
 
 FORMAT = "recurrent-highway-networks"
 FORMAT_VERSION = 1
@@ -82,33 +83,6 @@ def _read_metadata(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
         return json.loads(header["metadata"])
     except (KeyError, json.JSONDecodeError) as error:
         raise CheckpointError(f"checkpoint {path} has a damaged header") from error
-
-
-def write_atomically(path: Path, payload: bytes) -> None:
-    """Replace the file at `path` by `payload`: written beside it, flushed to disk, renamed."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes it private; a checkpoint is an ordinary file
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    if hasattr(os, "O_DIRECTORY"):  # not so on Windows, where a folder cannot be opened
-        folder = os.open(path.parent, os.O_DIRECTORY)
-        try:
-            os.fsync(folder)  # the rename itself must survive a power cut
-        finally:
-            os.close(folder)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _versions() -> dict[str, str]:

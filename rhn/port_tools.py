@@ -1,0 +1,127 @@
+"""What all ports need and no framework is needed for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rhn.spec.arguments import check_masks, check_state, check_targets, check_tokens, refusal
+from rhn.spec.config import RHNConfig
+from rhn.spec.masks import VariationalMasks
+from rhn.spec.optimizers import OptimizerState
+
+Tensors = Mapping[str, NDArray[Any]]  # by the names of `rhn.spec.parameters`
+
+
+class Window(NamedTuple):
+    """What a model sees of the data at one step, as the port's own tensors.
+
+    Attributes:
+        tokens: (B, T) integers.
+        targets: (B, T) integers; None where nothing is scored.
+        state: per layer (B, H) before the window; None is zero.
+        masks: of the window; None drops nothing.
+    """
+
+    tokens: Any
+    targets: Any
+    state: Any
+    masks: Any
+
+
+def check_window(
+    config: RHNConfig,
+    tokens: ArrayLike,
+    targets: ArrayLike | None = None,
+    state: Sequence[Any] | None = None,
+    masks: VariationalMasks | None = None,
+) -> tuple[NDArray[np.integer], NDArray[np.integer] | None]:
+    """Tokens and targets as integer arrays (B, T), when all that goes into a model fits the configuration.
+
+    Args:
+        config: the architecture.
+        tokens: (B, T) integers below V.
+        targets: likewise, or None.
+        state: per layer (B, H), arrays of any framework; None is zero.
+        masks: as `rhn.VariationalMasks` states; None drops nothing.
+
+    Raises:
+        ValueError: something does not fit.
+    """
+    tokens = check_tokens("tokens", tokens, config.vocab_size)
+    if targets is not None:
+        targets = check_targets(targets, tokens.shape, config.vocab_size)
+    if state is not None:
+        check_state(config, state, len(tokens))
+    if masks is not None:
+        check_masks(config, masks, *tokens.shape)
+    return tokens, targets
+
+
+def choose_device(device: str | None, available: Sequence[str]) -> str:
+    """`device`, if it is available; None is the last of `available`, the framework's preference.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if device is None:
+        return available[-1]
+    if device not in available:
+        raise refusal("device", device, f"one of those that are here: {', '.join(available)}")
+    return device
+
+
+def steps_per_slice(length: int, batch_size: int, least_rows: int) -> int:
+    """Time steps of the slices of a window (T, B) that a backward treats one after the other.
+
+    They are the fewest that make up `least_rows` rows (time x batch) or more, and of which the window has a whole
+    number, so that a loop over slices is one program; all, if there are none.
+    """
+    whole = (steps for steps in range(1, length) if length % steps == 0 and steps * batch_size >= least_rows)
+    return next(whole, length)
+
+
+class OptimizerMemory(NamedTuple):
+    """`rhn.spec.optimizers.OptimizerState` by what it is; what is not remembered is None.
+
+    Attributes:
+        step: steps that Adam has taken.
+        mean: Adam's decayed mean of the gradients.
+        square: Adam's decayed mean of their squares.
+        averaged_steps: steps that the average holds; not None once averaging is on.
+        average: mean of the parameters after each of these steps.
+    """
+
+    step: int | None = None
+    mean: Tensors | None = None
+    square: Tensors | None = None
+    averaged_steps: int | None = None
+    average: Tensors | None = None
+
+
+def unpack_optimizer_state(state: OptimizerState) -> OptimizerMemory:
+    """The tensors of `state` by what they are."""
+
+    def named(kind: str) -> Tensors | None:
+        prefix = f"{kind}."
+        return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)} or None
+
+    def counter(name: str) -> int | None:
+        return int(state[name]) if name in state else None
+
+    return OptimizerMemory(counter("step"), named("mean"), named("square"), counter("averaged_steps"), named("average"))
+
+
+def pack_optimizer_state(memory: OptimizerMemory) -> OptimizerState:
+    """The inverse of `unpack_optimizer_state`; copies."""
+    state: OptimizerState = {}
+    for name in OptimizerMemory._fields:
+        value = getattr(memory, name)
+        if isinstance(value, Mapping):
+            state |= {f"{name}.{parameter}": np.array(tensor) for parameter, tensor in value.items()}
+        elif value is not None:
+            state[name] = np.array(value)
+    return state
