@@ -16,8 +16,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 import rhn
-from rhn import CheckpointError, load_checkpoint, save_checkpoint
-from rhn import checkpoint
+from rhn import CheckpointError, checkpoint, load_checkpoint, save_checkpoint
 
 PARAMETERS = rhn.initial_parameters(rhn.RHNConfig(11, 6, 3, num_layers=2), seed=1)
 METADATA = {"config": rhn.RHNConfig(11, 6, 3, num_layers=2).to_dict(), "step": 7, "best": None, "curve": [1.5, 1e-300]}

@@ -447,7 +447,7 @@ def test_refuses_what_does_not_fit() -> None:
         match=r"state of shapes \[\(3, 6\), \(3, 6\)\] is not accepted",
     ):
         reference.forward(*window, state * 2, masks)
-    with pytest.raises(ValueError, match=r"masks\.output has shape"):
+    with pytest.raises(ValueError, match=r"masks\.output of shape"):
         reference.forward(*window, state, masks._replace(output=masks.output[:1]))
     with pytest.raises(ValueError, match=r"missing softmax\.bias"):
         reference.forward(config, {k: v for k, v in parameters.items() if k != "softmax.bias"}, tokens)
