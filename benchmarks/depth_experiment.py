@@ -22,7 +22,7 @@ from typing import Any
 from training_step import describe_machine
 
 import rhn
-from rhn.training.experiment import run
+from rhn.training.command_line import run
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "depth_experiment.json"

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
-from rhn.training.published import PAPER_ROWS
+from rhn.training.paper import PAPER_ROWS
 
 DOCS = Path(__file__).parent
 FOLDER = DOCS / "figures"

@@ -1,6 +1,6 @@
 """Command line: `python -m rhn_torch.train [command] with [named configs] [option=value ...]`."""
 
-from rhn.training.experiment import run
+from rhn.training.command_line import run
 
 if __name__ == "__main__":
     run("torch")

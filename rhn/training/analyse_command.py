@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from rhn.training.evaluation import UNITS, in_units, progress_bar
+from rhn.training.evaluate.gates import AnalysisOptions, GateAnalysis, analyse
+from rhn.training.evaluate.result import beside, write_result
+from rhn.training.evaluate.stream import progress_bar
 from rhn.training.evaluation_charts import gate_chart
-from rhn.training.gate_analysis import AnalysisOptions, GateAnalysis, analyse
-from rhn.training.opening import open_checkpoint
 from rhn.training.options import pick
-from rhn.training.results import beside, write_result
+from rhn.training.run.checkpoint import open_checkpoint
+from rhn.training.score import UNITS, in_units
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)  # of the state norms
 

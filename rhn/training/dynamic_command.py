@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from rhn.training.dynamic_evaluation import (
+from rhn.training.evaluate.dynamic import (
     DynamicOptions,
     evaluate_dynamic_rms,
     evaluate_dynamic_sgd,
     gradient_roots,
 )
-from rhn.training.evaluation import UNITS, evaluate, progress_bar
-from rhn.training.opening import open_checkpoint
+from rhn.training.evaluate.result import beside, write_result
+from rhn.training.evaluate.stream import evaluate, progress_bar
 from rhn.training.options import pick
-from rhn.training.results import beside, write_result
+from rhn.training.run.checkpoint import open_checkpoint
+from rhn.training.score import UNITS
 
 
 def evaluate_dynamic(backend_name: str, options: Mapping[str, Any], given: Mapping[str, Any]) -> float:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rhn.training.evaluation import EvaluationOptions, score_streams
-from rhn.training.opening import open_checkpoint
+from rhn.training.evaluate.stream import EvaluationOptions, score_streams
 from rhn.training.options import pick
+from rhn.training.run.checkpoint import open_checkpoint
 
 
 def evaluate_checkpoint(backend_name: str, options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, float]:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rhn.training.evaluation import UNITS, in_units
+from rhn.training.score import UNITS, in_units
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from rhn.training.gate_analysis import GateAnalysis
+    from rhn.training.evaluate.gates import GateAnalysis
 
 
 def monte_carlo_chart(running_nats: Sequence[float], static_nats: float, level: str, title: str) -> bytes:

@@ -9,9 +9,9 @@ from itertools import chain
 from typing import Any
 
 from rhn.training.checks import require_integer, require_number
-from rhn.training.generation import generate
-from rhn.training.opening import open_checkpoint
+from rhn.training.evaluate.generate import generate
 from rhn.training.options import OptionError, pick
+from rhn.training.run.checkpoint import open_checkpoint
 from rhn_datasets.vocabulary import END_OF_LINE, Vocabulary
 
 

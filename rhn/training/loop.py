@@ -21,9 +21,10 @@ from tqdm import tqdm
 from rhn.backend import Model
 from rhn.spec.masks import DropRates, VariationalMasks, as_rates, sample_masks
 from rhn.training.checks import require_integer, require_number, require_one_of
-from rhn.training.evaluation import UNITS, evaluate, in_units
+from rhn.training.evaluate.stream import evaluate
 from rhn.training.options import OptionError, pick
 from rhn.training.schedules import SCHEDULES, Schedule, averaging_is_due, epochs_since_best
+from rhn.training.score import UNITS, in_units
 from rhn_datasets import Corpus, windows
 
 SECONDS_BETWEEN_READINGS = 1.0  # reading a loss waits for the device, so it is done at most this often

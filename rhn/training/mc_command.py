@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from rhn.spec.masks import DropRates
-from rhn.training.evaluation import UNITS, evaluate, in_units, progress_bar
-from rhn.training.evaluation_charts import monte_carlo_chart
-from rhn.training.monte_carlo import (
+from rhn.training.evaluate.monte_carlo import (
     LEGACY_LARGEST_PERPLEXITY,
     MonteCarloAverage,
     MonteCarloOptions,
     add_samples,
     identity_of,
 )
-from rhn.training.opening import open_checkpoint
+from rhn.training.evaluate.result import beside, write_result
+from rhn.training.evaluate.stream import evaluate, progress_bar
+from rhn.training.evaluation_charts import monte_carlo_chart
 from rhn.training.options import OptionError, pick
-from rhn.training.results import beside, write_result
+from rhn.training.run.checkpoint import open_checkpoint
+from rhn.training.score import UNITS, in_units
 
 
 def evaluate_mc(backend_name: str, options: Mapping[str, Any], given: Mapping[str, Any]) -> float:

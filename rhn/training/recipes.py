@@ -47,7 +47,7 @@ CHARACTERS: dict[str, Any] = {
 ENWIK8: dict[str, Any] = {"dataset": "enwik8", "embedding_size": 205, **CHARACTERS}
 TEXT8: dict[str, Any] = {"dataset": "text8", "embedding_size": 27, **CHARACTERS}
 
-# What the paper reports for each is in `rhn.training.published`; a test holds the two together.
+# What the paper reports for each is in `rhn.training.paper`; a test holds the two together.
 RECIPES: dict[str, dict[str, Any]] = {
     "demo": DEMO,
     **{

@@ -10,11 +10,11 @@ import pytest
 import torch  # noqa: F401  first of the three: the others' libraries must find its OpenMP loaded
 
 import rhn
+from rhn.training.command_line import create_experiment
 from rhn.training.evaluate_command import evaluate_checkpoint
-from rhn.training.experiment import create_experiment
 from rhn.training.options import pick
 from rhn.training.recipes import RECIPES
-from rhn.training.train_command import train
+from rhn.training.train import train
 from rhn_datasets import load_corpus, windows
 
 PORTS = ("torch", "tf", "jax")

@@ -13,7 +13,7 @@ from cases import relative_error
 from numpy.typing import NDArray
 
 import rhn
-from rhn.training.experiment import run
+from rhn.training.command_line import run
 from rhn_conformance import authors
 from rhn_datasets import Vocabulary
 from rhn_tf.convert import convert_variables, main, read_variables

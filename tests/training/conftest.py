@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 import rhn
-from rhn.training.experiment import create_experiment
+from rhn.training.command_line import create_experiment
 from rhn_datasets import load_corpus
 
 TEXT = "the quick brown fox jumps over the lazy dog; pack my box.\n" * 12

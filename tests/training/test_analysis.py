@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 import rhn
 from rhn.spec.reference import sigmoid
 from rhn.training.analyse_command import analyse_checkpoint
-from rhn.training.evaluation import evaluate
+from rhn.training.evaluate.gates import AnalysisOptions, analyse, without_gate
+from rhn.training.evaluate.stream import evaluate
 from rhn.training.evaluation_charts import gate_chart
-from rhn.training.gate_analysis import AnalysisOptions, analyse, without_gate
 from rhn.training.options import OptionError
 
 STREAM = np.random.default_rng(1).integers(0, 6, 131)
@@ -90,7 +90,7 @@ def test_lesions_are_scored_and_the_model_is_restored() -> None:
 @pytest.mark.parametrize(("name", "value"), [("analyse_tokens", 0), ("part", "dev")])
 def test_impossible_options_are_named_before_anything_is_loaded(name: str, value: Any) -> None:
     valid = vars(AnalysisOptions(analyse_tokens=10, part="test"))
-    with pytest.raises(OptionError, match=f"{name}={value!r} is not accepted: it must be"):
+    with pytest.raises(OptionError, match=f"{name}={value!r} is not accepted: expected"):
         analyse_checkpoint("reference", {**valid, "checkpoint": "nowhere", name: value}, {})
 
 

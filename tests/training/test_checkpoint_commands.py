@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rhn.training.experiment import run
+from rhn.training.command_line import run
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_ctrl_c_ends_a_command_quietly(checkpoint: Path, monkeypatch: pytest.Mon
     def press(backend: str, options: dict, given: dict) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rhn.training.experiment.generate_text", press)
+    monkeypatch.setattr("rhn.training.command_line.generate_text", press)
     with pytest.raises(SystemExit) as end:
         run("reference", ["generate", "with", f"checkpoint={checkpoint}"])
     assert end.value.code == 130

@@ -22,7 +22,7 @@ TINY = [
     "epochs=2",
     "progress=False",
 ]
-PROGRAM = "from rhn.training.experiment import run; run('reference')"
+PROGRAM = "from rhn.training.command_line import run; run('reference')"
 
 RUN = ["with", *TINY, "run=r"]
 

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 import rhn
 from rhn.spec import reference
 from rhn.training.dynamic_command import evaluate_dynamic
-from rhn.training.dynamic_evaluation import (
+from rhn.training.evaluate.dynamic import (
     DynamicOptions,
     evaluate_dynamic_rms,
     evaluate_dynamic_sgd,
     gradient_roots,
 )
-from rhn.training.evaluation import Score, evaluate
+from rhn.training.evaluate.stream import evaluate
 from rhn.training.options import OptionError
+from rhn.training.score import Score
 
 CONFIG = rhn.RHNConfig(vocab_size=5, hidden_size=4, recurrence_depth=2)
 PARAMETERS = rhn.initial_parameters(CONFIG, seed=2, init_scale=0.5)
@@ -149,7 +150,7 @@ def test_fewer_windows_of_training_data(model: rhn.Model) -> None:
     ],
 )
 def test_impossible_options_are_named_before_anything_is_loaded(name: str, value: Any) -> None:
-    with pytest.raises(OptionError, match=f"{name}={value!r} is not accepted: it must be"):
+    with pytest.raises(OptionError, match=f"{name}={value!r} is not accepted: expected"):
         evaluate_dynamic("reference", {**vars(SGD), "checkpoint": "nowhere", name: value}, {})
 
 

@@ -81,7 +81,7 @@ def test_every_token_is_flushed(call: Callable[..., Any], monkeypatch: pytest.Mo
 )
 def test_impossible_options_are_named_before_anything_is_loaded(name: str, value: Any) -> None:
     valid = vars(GenerationOptions(prompt=None, length=1, temperature=1.0, top_k=None, seed=1))
-    with pytest.raises(OptionError, match=f"{name}={value!r} is not accepted: it must be"):
+    with pytest.raises(OptionError, match=f"{name}={value!r} is not accepted: expected"):
         generate_text("reference", {**valid, "checkpoint": "nowhere", name: value}, {})
 
 

@@ -13,13 +13,13 @@ import rhn
 from rhn.spec import reference
 from rhn.spec.arguments import check_masks
 from rhn.spec.masks import DropRates, StreamMasks, VariationalMasks, sample_stream_masks
-from rhn.training.mc_command import evaluate_mc
-from rhn.training.monte_carlo import (
+from rhn.training.evaluate.monte_carlo import (
     MonteCarloAverage,
     MonteCarloOptions,
     add_samples,
     stream_log_likelihoods,
 )
+from rhn.training.mc_command import evaluate_mc
 from rhn.training.options import OptionError
 
 # So small that all masks can be listed: 3 word types, 2 units of the state, 2 of the output.
@@ -170,7 +170,7 @@ def test_the_authors_way_would_never_end_on_a_bad_model() -> None:
     ],
 )
 def test_impossible_options_are_named_before_anything_is_loaded(name: str, value: Any) -> None:
-    with pytest.raises(OptionError, match=f"{name}={value!r} is not accepted: it must be"):
+    with pytest.raises(OptionError, match=f"{name}={value!r} is not accepted: expected"):
         evaluate_mc("reference", {**vars(OPTIONS), "checkpoint": "nowhere", name: value}, {})
 
 

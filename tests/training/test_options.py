@@ -76,7 +76,7 @@ def test_an_unknown_recipe_suggests_the_nearest() -> None:
     ],
 )
 def test_an_impossible_value_is_named(name: str, value: object) -> None:
-    with pytest.raises(OptionError, match=f"{name}={value!r} is not accepted: it must be"):
+    with pytest.raises(OptionError, match=f"{name}={value!r} is not accepted: expected"):
         TrainingOptions(**{**VALID, name: value})
 
 

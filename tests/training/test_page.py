@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rhn.training import page
-from rhn.training.charts import COLOURS, line_style
+from rhn.training.report import page
+from rhn.training.report.charts import COLOURS, line_style
 
 CSS = Path(page.__file__).with_name("page.css").read_text()
 LIGHT, DARK = (dict(re.findall(r"--([\w-]+): (#\w+);", block)) for block in re.findall(r":root \{(.*?)\}", CSS, re.S))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from rhn.reference_backend import ReferenceBackend
-from rhn.training import train_command
+from rhn.training import train as train_command
+from rhn.training.command_line import create_experiment
 from rhn.training.evaluate_command import evaluate_checkpoint
-from rhn.training.experiment import create_experiment
 
 
 class Watched(ReferenceBackend):
@@ -49,7 +49,7 @@ def test_a_gpu_trains_in_tf32_and_scores_in_float32(
 ) -> None:
     backend = Watched(device)
     monkeypatch.setattr(train_command, "load_backend", lambda name: backend)
-    monkeypatch.setattr("rhn.training.opening.load_backend", lambda name: backend)
+    monkeypatch.setattr("rhn.training.run.checkpoint.load_backend", lambda name: backend)
     (tmp_path / "text.txt").write_text("pack my box with five dozen liquor jugs.\n" * 20)
     given = {
         "dataset": "text",

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from rhn.preflight import PreflightError
-from rhn.training import train_command
-from rhn.training.experiment import create_experiment
+from rhn.training import train as train_command
+from rhn.training.command_line import create_experiment
 from rhn_conformance.mutants import MUTANTS
 
 

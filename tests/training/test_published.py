@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 import rhn
-from rhn.training.published import PAPER_ROWS, PaperRow, paper_result
+from rhn.training.paper import PAPER_ROWS, PaperRow, paper_result
 
 VOCABULARY = {"ptb": 10_000, "enwik8": 205, "text8": 27}
 

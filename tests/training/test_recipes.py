@@ -3,9 +3,9 @@
 import pytest
 
 import rhn
-from rhn.training.experiment import create_experiment
+from rhn.training.command_line import create_experiment
 from rhn.training.options import pick, translate_arguments
-from rhn.training.published import PAPER_ROWS, PaperRow, paper_result
+from rhn.training.paper import PAPER_ROWS, PaperRow, paper_result
 from rhn.training.recipes import RECIPES
 from rhn_datasets import CORPORA
 

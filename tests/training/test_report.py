@@ -11,8 +11,8 @@ import pytest
 
 import rhn
 from rhn.training.environment import describe_environment
-from rhn.training.report import learning_curves, main, write_report
-from rhn.training.run_record import RunRecordError, read_run
+from rhn.training.report.__main__ import learning_curves, main, write_report
+from rhn.training.run.record import RunRecordError, read_run
 
 OPTIONS = {
     "dataset": "ptb",

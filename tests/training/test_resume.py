@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import rhn
-from rhn.training.experiment import create_experiment
-from rhn.training.train_command import train as train_model
+from rhn.training.command_line import create_experiment
+from rhn.training.train import train as train_model
 
 TEXT = "pack my box with five dozen liquor jugs.\n" * 20
-PROGRAM = "from rhn.training.experiment import run; run('reference')"
+PROGRAM = "from rhn.training.command_line import run; run('reference')"
 # Writes a checkpoint after every reading of the losses, so that kills also fall into writing.
 EAGER = "import rhn.training.loop; rhn.training.loop.SECONDS_BETWEEN_READINGS = 0.0; "
 OPTIONS = [

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rhn.training.tensorboard import TensorBoardLog
+from rhn.training.report.tensorboard import TensorBoardLog
 
 
 def test_scalars_can_be_read_back(tmp_path: Path) -> None:

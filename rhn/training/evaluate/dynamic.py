@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rhn.backend import Model
 from rhn.spec.parameters import Parameters
 from rhn.training.checks import require_integer, require_number, require_one_of
-from rhn.training.evaluation import Score, score_of_pieces
+from rhn.training.score import Score, score_of_pieces
 from rhn_datasets import windows
 
 # What dynamic_rate=None stands for. That of "rms" is the default of the authors' program, tuned for an LSTM on PTB; for

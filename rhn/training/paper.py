@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rhn.training.evaluation import UNITS
+from rhn.training.score import UNITS
 from rhn_datasets import CORPORA
 
 

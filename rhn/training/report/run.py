@@ -6,9 +6,9 @@ import math
 from html import escape
 from typing import Any
 
-from rhn.training import page
-from rhn.training.charts import Line
-from rhn.training.run_record import RunRecord
+from rhn.training.report import page
+from rhn.training.report.charts import Line
+from rhn.training.run.record import RunRecord
 
 _PARTS = {"train (with dropout)": "train_nats", "valid": "valid_nats", "test": "test_nats"}
 

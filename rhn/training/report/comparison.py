@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 
-from rhn.training import page
-from rhn.training.charts import Line
-from rhn.training.run_record import RunRecord
+from rhn.training.report import page
+from rhn.training.report.charts import Line
+from rhn.training.run.record import RunRecord
 
 _ABSENT = "-"
 _BATCHED = "†"

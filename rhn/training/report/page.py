@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from rhn.training.charts import Line, line_chart, line_style
+from rhn.training.report.charts import Line, line_chart, line_style
 
 _STYLE = Path(__file__).with_name("page.css")
 

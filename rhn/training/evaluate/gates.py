@@ -18,7 +18,7 @@ from rhn.spec.config import RHNConfig
 from rhn.spec.parameters import Parameters
 from rhn.spec.reference import LayerWeights, layer_forward, zero_state
 from rhn.training.checks import require_integer, require_one_of
-from rhn.training.evaluation import FULL_WINDOW, evaluate
+from rhn.training.evaluate.stream import FULL_WINDOW, evaluate
 from rhn_datasets import windows
 
 # A bias that shuts a gate: sigmoid(-80) is 2e-35, nothing beside any state, and exp(80) fits into float32.

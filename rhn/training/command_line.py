@@ -25,7 +25,7 @@ from rhn.training.generate_command import generate_text
 from rhn.training.mc_command import evaluate_mc as evaluate_by_monte_carlo
 from rhn.training.options import OptionError, RunInterruptedError, translate_arguments
 from rhn.training.recipes import RECIPES
-from rhn.training.train_command import train as train_model
+from rhn.training.train import train as train_model
 from rhn_datasets import DataError
 
 # What the user can mend; the message is one sentence. Ours are among them: OptionError, CheckpointError, DivergedError.

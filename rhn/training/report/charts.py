@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rhn.training.evaluation import UNITS, in_units
+from rhn.training.score import UNITS, in_units
 
 COLOURS = 6  # custom properties --line-0 ... of page.css
 _DASHES = ("solid", "dashed", "dotted")  # words of matplotlib and of CSS alike

@@ -13,7 +13,7 @@ from rhn.checkpoint import CheckpointError, load_checkpoint
 from rhn.spec.config import RHNConfig
 from rhn.spec.optimizers import PAPER_SGD, Optimizer
 from rhn.training.options import OptionError
-from rhn.training.run_folder import split_checkpoint
+from rhn.training.run.folder import split_checkpoint
 from rhn_datasets import Corpus, Vocabulary, load_corpus
 
 

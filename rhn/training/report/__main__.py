@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rhn.files import write_atomically
-from rhn.training.charts import learning_curves
-from rhn.training.comparison import comparison_page, comparison_table
-from rhn.training.run_page import run_page
-from rhn.training.run_record import RunRecordError, read_run
+from rhn.training.report.charts import learning_curves
+from rhn.training.report.comparison import comparison_page, comparison_table
+from rhn.training.report.run import run_page
+from rhn.training.run.record import RunRecordError, read_run
 
 __all__ = ["learning_curves", "main", "write_report"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rhn.files import write_atomically
-from rhn.training.report import write_report
-from rhn.training.run_record import RunRecordError
+from rhn.training.report.__main__ import write_report
+from rhn.training.run.record import RunRecordError
 
 
 def beside(checkpoint: str, label: str) -> Path:

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rhn.training.evaluation import UNITS, in_units
-from rhn.training.published import PaperRow, paper_result
+from rhn.training.paper import PaperRow, paper_result
+from rhn.training.score import UNITS, in_units
 from rhn_datasets import CORPORA
 
 

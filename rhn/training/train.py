@@ -19,18 +19,19 @@ from rhn.preflight import preflight
 from rhn.spec.config import RHNConfig
 from rhn.spec.optimizers import Optimizer
 from rhn.spec.parameters import initial_parameters
-from rhn.training.baseline import order_two_nats
 from rhn.training.checks import require_one_of
 from rhn.training.environment import describe_environment
-from rhn.training.evaluation import UNITS, in_units, score_full_streams
-from rhn.training.generation import generate
+from rhn.training.evaluate.baseline import order_two_nats
+from rhn.training.evaluate.generate import generate
+from rhn.training.evaluate.stream import score_full_streams
 from rhn.training.loop import DivergedError, Progress, Trainer, TrainingOptions
-from rhn.training.opening import build_model
 from rhn.training.options import OptionError, RunInterruptedError, pick
-from rhn.training.published import paper_result
-from rhn.training.report import learning_curves, write_report
-from rhn.training.run_folder import Checkpoint, RunFolder, create_run_folder, open_run_folder, split_checkpoint
-from rhn.training.tensorboard import TensorBoardLog
+from rhn.training.paper import paper_result
+from rhn.training.report.__main__ import learning_curves, write_report
+from rhn.training.report.tensorboard import TensorBoardLog
+from rhn.training.run.checkpoint import build_model
+from rhn.training.run.folder import Checkpoint, RunFolder, create_run_folder, open_run_folder, split_checkpoint
+from rhn.training.score import UNITS, in_units
 from rhn_datasets import Corpus, load_corpus
 
 SAMPLE_LENGTH = {"word": 100, "char": 400, "byte": 400}  # tokens

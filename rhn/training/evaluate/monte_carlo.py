@@ -16,8 +16,8 @@ from rhn.backend import Model
 from rhn.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from rhn.spec.masks import DropRates, StreamMasks, sample_stream_masks
 from rhn.training.checks import require_integer, require_one_of
-from rhn.training.evaluation import Score, score_of_pieces
 from rhn.training.options import OptionError
+from rhn.training.score import Score, score_of_pieces
 from rhn_datasets import windows
 
 # Of the authors' script: passes with a larger perplexity are thrown away, and no mean probability is taken to be
