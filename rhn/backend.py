@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rhn.spec.arguments import check_choice
 from rhn.spec.config import RHNConfig
+from rhn.spec.layers import LayerConfig
 from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 
@@ -135,6 +136,57 @@ class Backend(Protocol):
     def describe(self) -> dict[str, str]:
         """For records: versions of the framework's packages, and as "device" that which `build` would choose, "cpu" or
         the name of another."""
+        ...
+
+
+class Layer(Protocol):
+    """RHN layers without embedding and softmax, as `LayerBackend.build_layer` makes them; SPEC.md section 7."""
+
+    config: LayerConfig
+
+    def forward(
+        self,
+        x: ArrayLike,
+        state: State | None = None,
+        lengths: ArrayLike | None = None,
+        masks: VariationalMasks | None = None,
+    ) -> tuple[NDArray, list[NDArray]]:
+        """Outputs (B, T, D*H), zero after the end of a sequence, and the last state of every cell, (B, H); NumPy.
+
+        `x` is (B, T, E), `lengths` (B,) or None; states and masks are one per layer and direction.
+        """
+        ...
+
+    def gradients(
+        self,
+        x: ArrayLike,
+        d_outputs: ArrayLike,
+        d_state: Sequence[ArrayLike],
+        state: State | None = None,
+        lengths: ArrayLike | None = None,
+        masks: VariationalMasks | None = None,
+    ) -> tuple[dict[str, NDArray], NDArray, list[NDArray]]:
+        """Derivatives of `sum(outputs * d_outputs) + sum(last states * d_state)`: of the parameters by name, of x, of
+        the states before the first time step; NumPy."""
+        ...
+
+    def parameters(self) -> dict[str, NDArray]:
+        """All tensors by the names of `rhn.spec.layers`, as NumPy copies."""
+        ...
+
+
+@runtime_checkable
+class LayerBackend(Protocol):
+    """What a backend may also do: make layers on their own, through the constructors that its users call."""
+
+    def build_layer(
+        self, config: LayerConfig, parameters: Mapping[str, NDArray], dtype: str = "float32", device: str | None = None
+    ) -> Layer:
+        """Layers with a copy of `parameters`.
+
+        Raises:
+            ValueError: parameters do not fit, or dtype or device is not available.
+        """
         ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,13 @@ from rhn.backend import State, check_precision
 from rhn.spec import reference
 from rhn.spec.arguments import check_choice, refusal
 from rhn.spec.config import RHNConfig
+from rhn.spec.layers import (
+    LayerConfig,
+    check_layer_parameters,
+    layer_parameter_shapes,
+    layers_forward,
+    layers_gradients,
+)
 from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import Parameters, check_parameters, parameter_count, parameter_shapes
@@ -111,6 +118,45 @@ class ReferenceModel:
         return [s.astype(self._dtype) for s in state]
 
 
+class ReferenceLayer:
+    """See `rhn.backend.Layer`. Computes in float64 whatever `dtype` says and rounds only what it returns."""
+
+    def __init__(self, config: LayerConfig, parameters: Mapping[str, NDArray], dtype: str) -> None:
+        check_layer_parameters(config, parameters)
+        self.config = config
+        self._dtype = np.dtype(dtype)
+        self._parameters = {name: np.array(parameters[name], np.float64) for name in layer_parameter_shapes(config)}
+
+    def forward(
+        self,
+        x: ArrayLike,
+        state: State | None = None,
+        lengths: ArrayLike | None = None,
+        masks: VariationalMasks | None = None,
+    ) -> tuple[NDArray, list[NDArray]]:
+        outputs, new_state = layers_forward(self.config, self._parameters, x, state, lengths, masks)
+        return outputs.astype(self._dtype), [s.astype(self._dtype) for s in new_state]
+
+    def gradients(
+        self,
+        x: ArrayLike,
+        d_outputs: ArrayLike,
+        d_state: Sequence[ArrayLike],
+        state: State | None = None,
+        lengths: ArrayLike | None = None,
+        masks: VariationalMasks | None = None,
+    ) -> tuple[dict[str, NDArray], NDArray, list[NDArray]]:
+        grads = layers_gradients(self.config, self._parameters, x, d_outputs, d_state, state, lengths, masks)
+        return (
+            {name: g.astype(self._dtype) for name, g in grads.parameters.items()},
+            grads.x.astype(self._dtype),
+            [s.astype(self._dtype) for s in grads.state],
+        )
+
+    def parameters(self) -> dict[str, NDArray]:
+        return {name: value.astype(self._dtype) for name, value in self._parameters.items()}
+
+
 class ReferenceBackend:
     """See `rhn.backend.Backend`."""
 
@@ -126,11 +172,21 @@ class ReferenceBackend:
         precision: str = "float32",
         recompute: bool = False,
     ) -> ReferenceModel:
-        check_choice("dtype", dtype, ("float32", "float64"))
-        if device not in (None, "cpu"):
-            raise refusal("device", device, "cpu or None, for the reference")
+        _check_where(dtype, device)
         check_precision(precision, dtype)  # and uses neither this permission nor the other
         return ReferenceModel(config, parameters, dtype, optimizer)
 
+    def build_layer(
+        self, config: LayerConfig, parameters: Mapping[str, NDArray], dtype: str = "float32", device: str | None = None
+    ) -> ReferenceLayer:
+        _check_where(dtype, device)
+        return ReferenceLayer(config, parameters, dtype)
+
     def describe(self) -> dict[str, str]:
         return {"numpy": np.__version__, "device": "cpu"}
+
+
+def _check_where(dtype: str, device: str | None) -> None:
+    check_choice("dtype", dtype, ("float32", "float64"))
+    if device not in (None, "cpu"):
+        raise refusal("device", device, "cpu or None, for the reference")
