@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,15 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from rhn.files import write_atomically
+from rhn.spec.config import RHNConfig
+from rhn.spec.parameters import check_parameters
 
 FORMAT = "recurrent-highway-networks"
 FORMAT_VERSION = 1
+
+# Prefixes of the tensors that stand beside the parameters of a language model.
+_STATE = "state."
+_OPTIMIZER = "optimizer."
 
 
 class CheckpointError(ValueError):
@@ -71,6 +78,66 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], d
     return parameters, metadata
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """The arrays of a language model's checkpoint: parameters, and what a run needs to continue from there."""
+
+    parameters: Mapping[str, NDArray]
+    state: Sequence[NDArray] = ()  # carried, per layer (B, H)
+    optimizer_state: Mapping[str, NDArray] = field(default_factory=dict)
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> None:
+        """Write a file that `load_language_model` reads, if `metadata` hold the configuration as "config"."""
+        tensors = dict(self.parameters)
+        tensors.update({f"{_STATE}{i}": s for i, s in enumerate(self.state)})
+        tensors.update({f"{_OPTIMIZER}{name}": value for name, value in self.optimizer_state.items()})
+        save_checkpoint(path, tensors, metadata)
+
+
+def load_language_model(path: str | os.PathLike[str]) -> tuple[Checkpoint, RHNConfig, dict[str, Any]]:
+    """The arrays, the configuration and the metadata of a language model that any backend has saved.
+
+    The parameters fit the configuration, are real and are finite.
+
+    Raises:
+        CheckpointError: the file is no checkpoint, or not of a language model.
+    """
+    tensors, metadata = load_checkpoint(path)
+    checkpoint = _split(tensors)
+    try:
+        config = _read_config(metadata["config"], len(tensors))
+        check_parameters(config, checkpoint.parameters)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} holds no language model of this collection ({error})") from error
+    for name, value in checkpoint.parameters.items():
+        if not np.issubdtype(value.dtype, np.floating):
+            raise CheckpointError(f"{path} is damaged: {name} is of {value.dtype}, expected real numbers")
+        if not np.isfinite(value).all():
+            raise CheckpointError(f"{path} cannot be used: {name} holds numbers that are not finite")
+    return checkpoint, config, metadata
+
+
+def _split(tensors: Mapping[str, NDArray]) -> Checkpoint:
+    """The tensors of a file by what they are."""
+    state, optimizer_state, parameters = {}, {}, {}
+    for name, value in tensors.items():
+        if name.startswith(_STATE):
+            state[name] = value
+        elif name.startswith(_OPTIMIZER):
+            optimizer_state[name.removeprefix(_OPTIMIZER)] = value
+        else:
+            parameters[name] = value
+    in_order = sorted(state, key=lambda name: (len(name), name))
+    return Checkpoint(parameters, [state[name] for name in in_order], optimizer_state)
+
+
+def _read_config(values: Mapping[str, Any], num_tensors: int) -> RHNConfig:
+    num_layers = values.get("num_layers", 1)
+    if isinstance(num_layers, int) and num_layers > num_tensors:  # before the names of so many layers are made
+        raise ValueError(f"num_layers={num_layers} with {num_tensors} tensors")
+    return RHNConfig(**values)
+
+
 def _read_metadata(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
     """The JSON document in the header of the file at `path`, if that is a checkpoint of ours."""
     if header.get("format") != FORMAT:
@@ -80,9 +147,17 @@ def _read_metadata(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
             f"checkpoint {path} has format version {header.get('format_version')}, accepted is {FORMAT_VERSION}"
         )
     try:
-        return json.loads(header["metadata"])
-    except (KeyError, json.JSONDecodeError) as error:
+        metadata = json.loads(header["metadata"])
+    except (KeyError, ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError
         raise CheckpointError(f"checkpoint {path} has a damaged header") from error
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"checkpoint {path} has a damaged header: its metadata are no names and values")
+    return metadata
+
+
+def package_version() -> str:
+    """Version of this package; "unknown" where it is not installed."""
+    return _versions().get("recurrent-highway-networks", "unknown")
 
 
 def _versions() -> dict[str, str]:

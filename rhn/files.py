@@ -1,4 +1,4 @@
-"""Write a file whole or not at all."""
+"""Write a file whole or not at all; remove what killed writes have left."""
 
 from __future__ import annotations
 
@@ -30,6 +30,12 @@ def write_atomically(path: Path, payload: bytes) -> None:
             os.fsync(folder)  # the rename itself must survive a power cut
         finally:
             os.close(folder)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed calls of `write_atomically` have left in `folder`."""
+    for file in folder.glob(".*.tmp"):
+        file.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -1,6 +1,6 @@
 """The command line of every backend: a Sacred experiment. Sacred is used here and nowhere else.
 
-python -m rhn_torch.train [COMMAND] with [NAMED CONFIG ...] [OPTION=VALUE ...]
+python -m rhn_torch.train [COMMAND] [with [RECIPE ...] [CONFIG FILE ...] [OPTION=VALUE ...]]
 """
 
 from __future__ import annotations
@@ -9,170 +9,124 @@ import logging
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # Sacred's affair, not the user's
+    import sacred.run
     from sacred import SETTINGS, Experiment
     from sacred.run import Run
 
 from rhn.preflight import PreflightError
-from rhn.training.analyse_command import analyse_checkpoint
-from rhn.training.dynamic_command import evaluate_dynamic as evaluate_dynamically
-from rhn.training.evaluate_command import evaluate_checkpoint
-from rhn.training.generate_command import generate_text
-from rhn.training.mc_command import evaluate_mc as evaluate_by_monte_carlo
-from rhn.training.options import OptionError, RunInterruptedError, translate_arguments
+from rhn.training.console import say
+from rhn.training.evaluate.dynamic import evaluate_dynamic as evaluate_dynamically
+from rhn.training.evaluate.gates import analyse_checkpoint
+from rhn.training.evaluate.generate import generate_text
+from rhn.training.evaluate.monte_carlo import evaluate_mc as evaluate_by_monte_carlo
+from rhn.training.evaluate.stream import evaluate_checkpoint
+from rhn.training.help import configuration, help_on, overview
+from rhn.training.options import COMMANDS, DEFAULTS, OPTIONS, OptionError, RunInterruptedError, options_from
 from rhn.training.recipes import RECIPES
 from rhn.training.train import train as train_model
+from rhn.training.words import read_words
 from rhn_datasets import DataError
 
 # What the user can mend; the message is one sentence. Ours are among them: OptionError, CheckpointError, DivergedError.
-USER_ERRORS = (DataError, ImportError, ValueError, OSError, ArithmeticError, PreflightError)
+USER_ERRORS = (DataError, ImportError, ValueError, OSError, ArithmeticError, PreflightError, MemoryError)
 
 SETTINGS["CAPTURE_MODE"] = "sys"  # capturing file descriptors would swallow the progress bar
+# Sacred would seed NumPy's global generator, which takes no seed above 2**32. Nothing here draws from it.
+SETTINGS["CONFIG"]["NUMPY_RANDOM_LEGACY_API"] = False
+sacred.run.set_global_seed = lambda seed: None
+
+_FLAGS_WITH_ARGUMENT = (
+    *("-c", "--comment", "-C", "--capture", "-F", "--file_storage", "-i", "--id", "-l", "--loglevel"),
+    *("-m", "--mongo_db", "-n", "--name", "-P", "--priority", "-s", "--sql", "-S", "--s3", "-t", "--tiny_db"),
+)
 
 
-def defaults() -> None:
-    dataset = "ptb"  # ptb, enwik8, text8, pydoc (no download), or text (your own)
-    data_path = None  # file or folder with the data; None looks in the cache, then downloads
-    level = None  # word, char or byte, where the data leave a choice
-    vocab_size = None  # None: that of the data; a number must agree with the data
+class RHNExperiment(Experiment):
+    """An experiment that remembers which options its caller has given, those too that are given their default."""
 
-    hidden_size = 830  # units of a layer, H
-    recurrence_depth = 10  # micro-steps per time step, L
-    num_layers = 1  # RHN layers stacked on each other
-    embedding_size = None  # width of the embedding, E; None: hidden_size
-    tie_weights = True  # one matrix for embedding and softmax
-    couple_gates = True  # carry gate c = 1 - t; otherwise it has weights of its own
-    activation = "tanh"  # of the candidate h: tanh, sigmoid or relu
-    init_scale = 0.04  # initial values are uniform in (-init_scale, init_scale)
-    transform_bias = -2.0  # initial bias of the transform gate, learned
-    other_bias = "uniform"  # initial value of all other biases: uniform, or a number
+    given: frozenset[str] = frozenset()
 
-    batch_size = 20  # streams that are read side by side
-    bptt_length = 35  # time steps of a window, as far as gradients reach back
-    epochs = 500  # passes over the training data
-    optimizer = "sgd"  # sgd or adam
-    beta1 = 0.9  # of adam: decay of the mean of gradients
-    beta2 = 0.999  # of adam: decay of the mean of squared gradients
-    epsilon = 1e-8  # of adam: added to the root of the latter
-    learning_rate = 0.2  # of the first epoch; 0.2 belongs to SGD on a loss summed over time
-    schedule = "exponential"  # of the rate: exponential (the paper's), constant, cosine or plateau
-    lr_decay = 1.02  # the rate is divided by this every epoch from decay_after on, or at every plateau
-    decay_after = 20  # the first decayed epoch, counted from 0
-    plateau_patience = 3  # epochs without a better validation score that make a plateau
-    average_after = None  # NT-ASGD: average the weights once validation is worse than this many epochs before
-    weight_decay = 1e-7  # adds 0.5 * weight_decay * |parameters|^2 to the loss that is differentiated
-    decoupled_weight_decay = False  # instead: shrink the weights beside the step (AdamW; with sgd as in Torch7)
-    max_grad_norm = 10.0  # gradients with a larger global norm are scaled down to it
-    share_gate_masks = True  # one dropout mask for all gates; otherwise one per gate
-    drop_embedding = 0.25  # probability of dropping a word type from a window
-    drop_input = 0.75  # ... an input unit of each layer
-    drop_state = 0.25  # ... a unit of the recurrent state
-    drop_output = 0.75  # ... an input unit of the softmax
-
-    seed = 1  # of initial values and masks: the same numbers in every backend
-    dtype = "float32"  # float32 or float64
-    precision = None  # of matrix products, if faster: float32, tf32, bf16; None: tf32 to train on a GPU, else float32
-    recompute = False  # keep less for the backward pass and compute it again: slower, less memory, same results
-    device = None  # cpu, gpu, or None: what the framework prefers
-    runs_path = "runs"  # where run folders are made
-    run = None  # name of this run's folder; None: backend, data and time
-    resume = None  # folder of a run to go on with, with its options
-    max_steps = None  # stop after this many training steps in all, ready to resume
-    max_minutes = None  # stop after this many minutes, ready to resume
-    patience = None  # stop after this many epochs without a better validation score
-    checkpoint_minutes = 10.0  # how often to save within an epoch
-    checkpoint = None  # of every other command than train: the checkpoint file, of any backend
-    preflight = True  # before training, prove on a dozen small cases that the backend computes what it should
-    progress = True  # draw progress bars
-    tensorboard = False  # write the metrics for TensorBoard as well, into the run folder
-
-    evaluation = "full"  # evaluate: full (batch 1), or authors_batched (batch_size, bptt_length, tails dropped)
-    temperature = 1.0  # evaluate, generate: divides the logits
-    part = "test"  # evaluate_mc, evaluate_dynamic, analyse: part of the data, train, valid or test
-
-    mc_samples = 100  # evaluate_mc: samples whose probabilities are averaged
-    mc_rows = 50  # ... of which so many run at once, as rows of a batch; takes memory, changes nothing else
-    mc_file = None  # ... where they are summed up, to go on from; None: beside the checkpoint
-    legacy_mc = False  # ... sample and filter as the authors' script did
-
-    dynamic_rule = "rms"  # evaluate_dynamic: rms (gradients normalised, weights decay to the trained ones), or sgd
-    dynamic_rate = None  # ... learning rate for the loss per token; None: 5e-5 for rms, 1.0 for sgd
-    dynamic_length = 5  # ... tokens of a window; the paper takes 5 for words, 20 for characters
-    dynamic_decay = 2e-3  # ... rms: pull back to the trained weights
-    dynamic_epsilon = 2e-5  # ... rms: added to the root mean square of a gradient
-    dynamic_batch_size = 100  # ... rms: rows side by side when gradients are squared and averaged over training data
-    dynamic_windows = None  # ... rms: over so many windows; None: over all of the training data
-
-    prompt = None  # generate: the text to go on with; None: a line end
-    length = 400  # ... tokens to draw
-    top_k = None  # ... from the k likeliest tokens only; None: from all
-
-    analyse_tokens = 2000  # analyse: how many tokens from the start of the part
+    def _create_run(
+        self,
+        command_name: str | None = None,
+        config_updates: Mapping[str, Any] | None = None,
+        named_configs: Iterable[str] = (),
+        *arguments: Any,
+        **more: Any,
+    ) -> Run:
+        named = {option for recipe in named_configs for option in RECIPES.get(recipe, {})}
+        self.given = frozenset({*(config_updates or {}), *named})
+        return super()._create_run(command_name, config_updates, named_configs, *arguments, **more)
 
 
-def create_experiment(backend: str) -> Experiment:
-    """The experiment of one backend, with all commands, options and named configs."""
-    ex: Any = Experiment(f"rhn_{backend}", save_git_info=False)  # Sacred annotates little, and some of it wrongly
+def create_experiment(backend: str) -> RHNExperiment:
+    """The experiment of one backend, with all commands, options and recipes."""
+    ex: Any = RHNExperiment(f"rhn_{backend}", save_git_info=False)  # Sacred annotates little, and some of it wrongly
     logger = logging.getLogger(f"rhn_{backend}")
     logger.setLevel(logging.CRITICAL)  # Sacred's own messages; what a run does is said by its command
     ex.logger = logger
-    ex.config(defaults)
+    ex.add_config(dict(DEFAULTS))
     for name, recipe in RECIPES.items():
         ex.add_named_config(name, recipe)
 
-    def given(run: Run) -> dict[str, Any]:
-        """The options that the user gave, by name or in a named config; those too that are given their default."""
-        words = run.meta_info["options"]["UPDATE"]
-        named = {name for word in words for name in RECIPES.get(word, {word.partition("=")[0]: None})}
-        return {name: run.config[name] for name in {*named, *run.config_modifications.modified} if name in run.config}
+    def call(command: Callable[..., Any], config: Mapping[str, Any], *more: Any) -> Any:
+        given = {name: config[name] for name in ex.given if name in OPTIONS}
+        return _user_errors(command, backend, config, given, *more)
 
     @ex.main
     def train(_config: Mapping[str, Any], _run: Run) -> float | None:
-        """Train a model, then score it; with `resume`, go on with a run."""
-        return _user_errors(train_model, backend, _config, given(_run), _run.log_scalar)
+        return call(train_model, _config, _run.log_scalar)
 
     @ex.command
-    def evaluate(_config: Mapping[str, Any], _run: Run) -> dict[str, float]:
-        """Score `checkpoint`, written by any backend, on its data; options given here replace those of its run."""
-        return _user_errors(evaluate_checkpoint, backend, _config, given(_run))
+    def evaluate(_config: Mapping[str, Any]) -> dict[str, float]:
+        return call(evaluate_checkpoint, _config)
 
     @ex.command
-    def evaluate_mc(_config: Mapping[str, Any], _run: Run) -> float:
-        """Score `checkpoint` by Monte Carlo dropout: mean probabilities of `mc_samples` dropout masks."""
-        return _user_errors(evaluate_by_monte_carlo, backend, _config, given(_run))
+    def evaluate_mc(_config: Mapping[str, Any]) -> float:
+        return call(evaluate_by_monte_carlo, _config)
 
     @ex.command
-    def evaluate_dynamic(_config: Mapping[str, Any], _run: Run) -> float:
-        """Score `checkpoint` while it goes on learning from the text that it is scored on."""
-        return _user_errors(evaluate_dynamically, backend, _config, given(_run))
+    def evaluate_dynamic(_config: Mapping[str, Any]) -> float:
+        return call(evaluate_dynamically, _config)
 
     @ex.command
-    def generate(_config: Mapping[str, Any], _run: Run) -> None:
-        """Print text that `checkpoint` makes up after `prompt`."""
-        _user_errors(generate_text, backend, _config, given(_run))
+    def generate(_config: Mapping[str, Any]) -> None:
+        call(generate_text, _config)
 
     @ex.command
-    def analyse(_config: Mapping[str, Any], _run: Run) -> None:
-        """Show what the gates of `checkpoint` do: their activity, the loss without them, the norms of the state."""
-        _user_errors(analyse_checkpoint, backend, _config, given(_run))
+    def analyse(_config: Mapping[str, Any]) -> None:
+        call(analyse_checkpoint, _config)
 
+    @ex.command(unobserved=True)
+    def print_config(_config: Mapping[str, Any]) -> None:
+        _user_errors(options_from, _config)
+        say(configuration(_config, {name for name in DEFAULTS if _config[name] != DEFAULTS[name]}))
+
+    for command, meaning in COMMANDS.items():
+        ex.commands[command].__doc__ = meaning
     return ex
 
 
 def run(backend: str, arguments: Sequence[str] | None = None) -> None:
     """Run the command line of `backend`; `arguments` are the words after the program's name (None: the process's)."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    ex = create_experiment(backend)
-    options = {name for name in ex.configurations[0]() if not name.startswith("__")}
+    program = f"python -m rhn_{backend}.train"
     try:
-        words = translate_arguments(arguments, options, RECIPES)
+        words = read_words(arguments, RECIPES, _FLAGS_WITH_ARGUMENT)
+        if words.command == "help" or {"-h", "--help"} & set(words.flags):
+            about = words.values.get("about", words.command)
+            say(overview(program) if about in ("help", None) else help_on(about, program))
+            return
+        create_experiment(backend).run_commandline([program, *words.for_sacred()])
     except OptionError as error:
         sys.exit(f"error: {error}")
-    ex.run_commandline([f"python -m rhn_{backend}.train", *words])
+    except ImportError as error:  # an observer of Sacred whose package is not installed
+        sys.exit(f"error: {error.name or error} is needed for {' '.join(words.flags)}, and is not installed")
 
 
 def _user_errors(command: Callable[..., Any], *arguments: Any) -> Any:
@@ -180,9 +134,18 @@ def _user_errors(command: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return command(*arguments)
     except USER_ERRORS as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {_sentence(error)}")
     except RunInterruptedError as stop:
-        print(stop)
+        say(str(stop))
         sys.exit(stop.exit_status)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+
+
+def _sentence(error: BaseException) -> str:
+    """What an error says; errors of the system name the file, too."""
+    if isinstance(error, MemoryError):
+        return "this machine has not enough memory for that: make hidden_size, batch_size or recurrence_depth smaller"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

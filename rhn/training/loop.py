@@ -1,91 +1,37 @@
-"""Truncated backpropagation through time: drives any `rhn.Model` over a corpus, so that it can stop and go on anywhere.
+"""Truncated backpropagation through time, over any `rhn.Model`, so that it can stop and continue anywhere.
 
-A run is a pure function of its options: masks are keyed by the number of the training step, so where a run stands is
-said by `Progress`, the carried state and the parameters alone.
+A run is a pure function of its options: masks are keyed by the number of the training step. `Progress`, the carried
+state and the parameters alone say where it stands.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from rhn.backend import Model
-from rhn.spec.masks import DropRates, VariationalMasks, as_rates, sample_masks
-from rhn.training.checks import require_integer, require_number, require_one_of
+from rhn.checkpoint import Checkpoint
+from rhn.spec.masks import VariationalMasks, sample_masks
+from rhn.training.console import Progress as ShownProgress
+from rhn.training.console import shown_progress, warn
 from rhn.training.evaluate.stream import evaluate
-from rhn.training.options import OptionError, pick
-from rhn.training.schedules import SCHEDULES, Schedule, averaging_is_due, epochs_since_best
+from rhn.training.plan import Plan
+from rhn.training.schedules import averaging_is_due, epochs_since_best
 from rhn.training.score import UNITS, in_units
 from rhn_datasets import Corpus, windows
 
 SECONDS_BETWEEN_READINGS = 1.0  # reading a loss waits for the device, so it is done at most this often
+HOPELESS = 3.0  # a loss of so many times that of guessing among all symbols has exploded
 
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """How a model is trained; the names are those of the command line.
-
-    Raises:
-        OptionError: an option has a value outside of what is accepted.
-    """
-
-    batch_size: int
-    bptt_length: int
-    epochs: int
-    schedule: str
-    learning_rate: float
-    lr_decay: float
-    decay_after: int
-    plateau_patience: int
-    patience: int | None
-    average_after: int | None
-    weight_decay: float
-    max_grad_norm: float
-    drop_embedding: float
-    drop_input: float
-    drop_state: float
-    drop_output: float
-    seed: int
-    checkpoint_minutes: float
-    max_steps: int | None
-    max_minutes: float | None
-
-    def __post_init__(self) -> None:
-        require_one_of("schedule", self.schedule, SCHEDULES)
-        for name in ("batch_size", "bptt_length", "epochs", "plateau_patience"):
-            require_integer(name, getattr(self, name), 1)
-        for name in ("decay_after", "seed"):
-            require_integer(name, getattr(self, name), 0)
-        for name in ("patience", "average_after", "max_steps"):
-            if getattr(self, name) is not None:
-                require_integer(name, getattr(self, name), 1)
-        for name in ("learning_rate", "lr_decay", "max_grad_norm", "checkpoint_minutes"):
-            require_number(name, getattr(self, name), zero=False)
-        if self.max_minutes is not None:
-            require_number("max_minutes", self.max_minutes, zero=False)
-        require_number("weight_decay", self.weight_decay, zero=True)
-        try:
-            as_rates(self.rates)
-        except ValueError as error:
-            raise OptionError(str(error)) from error
-
-    @property
-    def rates(self) -> DropRates:
-        """The drop rates in one piece."""
-        return pick(DropRates, vars(self))
-
-    def learning_rate_of(self, epoch: int, valid_scores: Sequence[float]) -> float:
-        """Rate of epoch `epoch`, counted from 0, after the validation scores of those before."""
-        return pick(Schedule, vars(self)).rate(epoch, valid_scores)
+PreparedWindow = tuple[NDArray[np.int32], NDArray[np.int32], VariationalMasks]
 
 
 @dataclass
@@ -98,7 +44,7 @@ class Progress:
     loss_sum: float = 0.0  # over the windows of the epoch so far
     norm_sum: float = 0.0  # gradient norms, likewise
     seconds: float = 0.0  # spent training in that epoch
-    waiting_seconds: float = 0.0  # ... of which the model had nothing to do, because its data were not ready
+    waiting_seconds: float = 0.0  # ... in which the model had nothing to do, because its data were not ready
     history: list[dict[str, Any]] = field(default_factory=list)  # one row per finished epoch
 
     @property
@@ -108,56 +54,63 @@ class Progress:
 
 
 class DivergedError(ArithmeticError):
-    """The loss is no longer finite."""
+    """The loss is no longer finite, or has exploded."""
+
+
+class Run(Protocol):
+    """What a trainer tells of itself; `rhn.training.train.SavedRun` keeps it on disk."""
+
+    def save_last(self, checkpoint: Checkpoint) -> None:
+        """The run can continue from here."""
+        ...
+
+    def save_best(self, checkpoint: Checkpoint) -> None:
+        """Validation has improved."""
+        ...
+
+    def note_epoch(self, row: dict[str, Any]) -> None:
+        """An epoch has been finished; the row is the newest of `Progress.history`."""
+        ...
+
+    def stop_requested(self) -> bool:
+        """Whether to stop before the next step."""
+        ...
 
 
 class Trainer:
-    """Trains `model` on `corpus` from `progress` on.
+    """Trains a model from `progress` on.
 
     Args:
         model: to be trained, in place.
         corpus: its training part is learned, the other two are scored after every epoch, batched.
-        options: see `TrainingOptions`.
+        plan: how.
         progress: where the run stands; a fresh one for a new run. Changed in place.
+        run: is told what happens.
         state: the carried state that belongs to `progress`, per layer (B, H); none at the start of an epoch.
-        save_last: called with the carried state whenever the run reaches a point to go on from.
-        save_best: called when validation has improved.
-        on_epoch: called with the new row of `progress.history`.
-        stop_requested: polled before each step; true ends the training at that point.
-        show_progress: whether to draw a progress bar.
     """
 
     def __init__(
-        self,
-        model: Model,
-        corpus: Corpus,
-        options: TrainingOptions,
-        progress: Progress,
-        state: Sequence[NDArray],
-        *,
-        save_last: Callable[[list[NDArray]], None],
-        save_best: Callable[[], None],
-        on_epoch: Callable[[dict[str, Any]], None],
-        stop_requested: Callable[[], bool],
-        show_progress: bool = True,
+        self, model: Model, corpus: Corpus, plan: Plan, progress: Progress, run: Run, state: Sequence[NDArray] = ()
     ) -> None:
         self.model = model
         self.corpus = corpus
-        self.options = options
+        self.plan = plan
         self.progress = progress
-        self.save_last = save_last
-        self.save_best = save_best
-        self.on_epoch = on_epoch
-        self.stop_requested = stop_requested
-        self.show_progress = show_progress
-        self.windows = windows(corpus.train, options.batch_size, options.bptt_length, drop_last=True)
-        self.state: Any = state or model.zero_state(options.batch_size)
+        self.run = run
+        o = plan.options
+        self.windows = windows(corpus.train, o.batch_size, o.bptt_length, drop_last=True)
+        self.state: Any = state or model.zero_state(o.batch_size)
         self._unread: list[tuple[Any, Any]] = []  # (loss, gradient norm) per step, still on the device
         self._started = time.monotonic()
+        self._hopeless_loss = HOPELESS * math.log(max(model.config.vocab_size, 2))  # nats per token
 
-    def run(self) -> str:
+    def train(self) -> str:
         """Train until there is a reason to stop, which is returned: "epochs", "patience", "max_steps", "max_minutes"
-        or "signal". Everything is saved then."""
+        or "signal". Everything is saved then.
+
+        Raises:
+            DivergedError: the loss is not finite, or was hopeless for a whole epoch.
+        """
         while not (reason := self._reason_to_finish()):
             if reason := self._train_epoch():
                 self._save_last()
@@ -167,66 +120,72 @@ class Trainer:
 
     def _reason_to_finish(self) -> str:
         """Why no further epoch is to be trained, or ""."""
-        p, options = self.progress, self.options
-        if p.epoch >= options.epochs:
+        p, o = self.progress, self.plan.options
+        if p.epoch >= o.epochs:
             return "epochs"
-        if options.patience is not None and epochs_since_best(p.valid_scores) >= options.patience:
+        if o.patience is not None and epochs_since_best(p.valid_scores) >= o.patience:
             return "patience"
         return ""
 
     def _reason_to_pause(self) -> str:
         """Why no further step is to be taken, or ""."""
-        options = self.options
-        if self.stop_requested():
+        o = self.plan.options
+        if self.run.stop_requested():
             return "signal"
-        if options.max_steps is not None and self.progress.step >= options.max_steps:
+        if o.max_steps is not None and self.progress.step >= o.max_steps:
             return "max_steps"
-        if options.max_minutes is not None and time.monotonic() - self._started >= 60 * options.max_minutes:
+        if o.max_minutes is not None and time.monotonic() - self._started >= 60 * o.max_minutes:
             return "max_minutes"
         return ""
 
     def _train_epoch(self) -> str:
         """Train to the epoch's end, or to a reason to pause, which is returned."""
-        p, options = self.progress, self.options
-        learning_rate = options.learning_rate_of(p.epoch, p.valid_scores)
+        p, o = self.progress, self.plan.options
+        learning_rate = self.plan.learning_rate(p.epoch, p.valid_scores)
         last_reading = last_save = time.monotonic()
         reason = ""
-        with self._progress_bar() as bar, closing(self._prepared_windows()) as prepared:
+        with self._shown_progress() as shown, closing(self._prepared_windows()) as prepared:
             for inputs, targets, masks in prepared:
                 if reason := self._reason_to_pause():
                     break
                 loss, self.state = self.model.train_step(
-                    inputs, targets, self.state, masks, learning_rate, options.weight_decay, options.max_grad_norm
+                    inputs, targets, self.state, masks, learning_rate, o.weight_decay, o.max_grad_norm
                 )
                 self._unread.append((loss, self.model.last_grad_norm))
                 p.window += 1
                 p.step += 1
                 if time.monotonic() - last_reading >= SECONDS_BETWEEN_READINGS:
-                    self._read_losses(bar)
+                    self._read_losses(shown)
                     p.seconds += time.monotonic() - last_reading
                     last_reading = time.monotonic()
-                if time.monotonic() - last_save >= 60 * options.checkpoint_minutes:
-                    self._read_losses(bar)
+                if time.monotonic() - last_save >= 60 * o.checkpoint_minutes:
+                    self._read_losses(shown)
                     self._save_last()
                     last_save = time.monotonic()
-            self._read_losses(bar)
+            self._read_losses(shown)
             p.seconds += time.monotonic() - last_reading
         return reason
 
     def _finish_epoch(self) -> None:
         """Score, save, and make ready for the next epoch."""
-        p, options, level = self.progress, self.options, self.corpus.level
+        p, o = self.progress, self.plan.options
+        steps, window_tokens = len(self.windows), o.batch_size * o.bptt_length
+        train_nats = p.loss_sum / (steps * o.bptt_length)
+        if train_nats > self._hopeless_loss:
+            raise DivergedError(
+                f"mean loss {train_nats:.3g} nats per token in epoch {p.epoch + 1}, more than {HOPELESS:g} times the"
+                " loss of guessing"
+            )
         with self._averaged_weights():
             valid, test = (
-                evaluate(self.model, tokens, level, batch_size=options.batch_size, bptt_length=options.bptt_length)
+                evaluate(self.model, tokens, self.corpus.level, batch_size=o.batch_size, bptt_length=o.bptt_length)
                 for tokens in (self.corpus.valid, self.corpus.test)
             )
-            steps, window_tokens = len(self.windows), options.batch_size * options.bptt_length
             row = {
                 "epoch": p.epoch + 1,
                 "step": p.step,
-                "learning_rate": options.learning_rate_of(p.epoch, p.valid_scores),
-                "train_nats": p.loss_sum / (steps * options.bptt_length),
+                "learning_rate": self.plan.learning_rate(p.epoch, p.valid_scores),
+                "train_nats": train_nats,
                 "valid_nats": valid.nats,
                 "test_nats": test.nats,
                 "valid_tokens": valid.tokens,
@@ -239,19 +198,20 @@ class Trainer:
             p.history.append(row)
             p.epoch, p.window, p.loss_sum, p.norm_sum = p.epoch + 1, 0, 0.0, 0.0
             p.seconds = p.waiting_seconds = 0.0
-            self.state = self.model.zero_state(options.batch_size)  # the stream starts anew
+            self.state = self.model.zero_state(o.batch_size)  # the stream starts anew
             if epochs_since_best(p.valid_scores) == 0:
-                self.save_best()
-        if options.average_after is not None and averaging_is_due(p.valid_scores, options.average_after):
+                self.run.save_best(Checkpoint(self.model.parameters()))
+        if o.average_after is not None and averaging_is_due(p.valid_scores, o.average_after):
             optimizer_state = self.model.optimizer_state()
-            self.model.load_optimizer_state({"averaged_steps": np.array(0), **optimizer_state})
+            if "averaged_steps" not in optimizer_state:
+                self.model.load_optimizer_state({"averaged_steps": np.array(0), **optimizer_state})
         self._save_last()
-        self.on_epoch(row)
+        self.run.note_epoch(row)
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
         """Score and save with the mean of the weights, if one is kept, and train on with the weights themselves."""
-        if self.options.average_after is None:
+        if self.plan.options.average_after is None:
             yield
             return
         mean = {
@@ -267,33 +227,48 @@ class Trainer:
         yield
         self.model.load_parameters(current)
 
-    def _read_losses(self, bar: tqdm) -> None:
+    def _read_losses(self, shown: ShownProgress) -> None:
         """Bring the losses from the device to the record; DivergedError if one of them is not finite."""
-        p, options = self.progress, self.options
+        p, o = self.progress, self.plan.options
         for i, (device_loss, device_norm) in enumerate(self._unread):
             loss, norm = float(self.model.to_numpy(device_loss)), float(self.model.to_numpy(device_norm))
+            step = p.step - len(self._unread) + i + 1
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                step = p.step - len(self._unread) + i + 1
                 raise DivergedError(f"loss {loss} with gradient norm {norm} at step {step} (epoch {p.epoch + 1})")
+            if loss / o.bptt_length > self._hopeless_loss:
+                self._warn_once(f"loss {loss / o.bptt_length:.3g} nats per token at step {step}: it has exploded")
             p.loss_sum += loss
             p.norm_sum += norm
-        bar.update(len(self._unread) * options.batch_size * options.bptt_length)
+        shown.update(len(self._unread) * o.batch_size * o.bptt_length)
         self._unread.clear()
         if p.window:
-            value = in_units(p.loss_sum / (p.window * options.bptt_length), self.corpus.level)
-            bar.set_postfix_str(f"{UNITS[self.corpus.level]} {value:.4g}")
+            value = in_units(p.loss_sum / (p.window * o.bptt_length), self.corpus.level)
+            shown.note(f"{UNITS[self.corpus.level]} {value:.4g}")
+
+    def _warn_once(self, text: str) -> None:
+        if not self._has_warned:
+            warn(f"{text}; a lower learning_rate or max_grad_norm may help")
+        self._has_warned = True
+
+    _has_warned = False
 
     def _save_last(self) -> None:
-        self.save_last([self.model.to_numpy(s) for s in self.state])
+        """Save where the run stands; DivergedError if that is no place to continue from."""
+        parameters = self.model.parameters()
+        if not all(np.isfinite(value).all() for value in parameters.values()):
+            raise DivergedError(f"weights that are not finite after step {self.progress.step}")
+        state = [self.model.to_numpy(s) for s in self.state]
+        self.run.save_last(Checkpoint(parameters, state, self.model.optimizer_state()))
 
-    def _prepared_windows(self) -> Generator[tuple[NDArray[np.int32], NDArray[np.int32], VariationalMasks], None, None]:
+    def _prepared_windows(self) -> Generator[PreparedWindow, None, None]:
         """Inputs (B, T), targets (B, T) and masks of the windows left, the next made while one is trained on."""
         first_window, first_step = self.progress.window, self.progress.step
 
-        def prepare(window: int) -> tuple[NDArray[np.int32], NDArray[np.int32], VariationalMasks]:
+        def prepare(window: int) -> PreparedWindow:
             inputs, targets = self.windows[window]
             step = first_step + window - first_window
-            return inputs, targets, sample_masks(self.model.config, inputs, self.options.rates, self.options.seed, step)
+            masks = sample_masks(self.model.config, inputs, self.plan.rates, self.plan.options.seed, step)
+            return inputs, targets, masks
 
         with ThreadPoolExecutor(max_workers=1) as pool:
             coming = [pool.submit(prepare, window) for window in range(first_window, len(self.windows))[:1]]
@@ -305,14 +280,8 @@ class Trainer:
                     coming.append(pool.submit(prepare, window + 1))
                 yield ready
 
-    def _progress_bar(self) -> tqdm:
-        p, window_tokens = self.progress, self.options.batch_size * self.options.bptt_length
-        return tqdm(
-            total=len(self.windows) * window_tokens,
-            initial=p.window * window_tokens,
-            desc=f"epoch {p.epoch + 1}/{self.options.epochs}",
-            unit=" tokens",
-            unit_scale=True,
-            leave=False,
-            disable=not self.show_progress,
-        )
+    def _shown_progress(self) -> Any:
+        p, o = self.progress, self.plan.options
+        window_tokens = o.batch_size * o.bptt_length
+        what = f"epoch {p.epoch + 1}/{o.epochs}"
+        return shown_progress(what, len(self.windows) * window_tokens, p.window * window_tokens, show=o.progress)

@@ -1,33 +1,305 @@
-"""The words of the command line: the authors' names for our options, and what to say of a name nobody knows."""
+"""Every option of the command line, once: default, meaning, accepted values, the authors' names, commands.
+
+The validation, `print_config`, the help, the suggestions for misspelt names and the documentation's page of options are
+all made of this table.
+"""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-# Names in the authors' four programs -> ours.
-ALIASES = {
-    "depth": "recurrence_depth",
-    "num_steps": "bptt_length",
-    "drop_x": "drop_embedding",
-    "drop_i": "drop_input",
-    "drop_h": "drop_state",
-    "drop_s": "drop_state",
-    "drop_o": "drop_output",
-    "tied_noise": "share_gate_masks",
-    "tied": "tie_weights",
-    "tied_embeddings": "tie_weights",
-    "init_bias": "transform_bias",
-    "init_T_bias": "transform_bias",
-    "init_other_bias": "other_bias",
-    "max_max_epoch": "epochs",
-    "max_epoch": "decay_after",
-    "mc_steps": "mc_samples",
-    "load_model": "checkpoint",
-}
+from rhn.spec.config import ACTIVATIONS
+from rhn.spec.optimizers import OPTIMIZERS
+from rhn.training.accepted import (
+    Accepted,
+    either,
+    finite,
+    flag,
+    folder_name,
+    fraction,
+    integer,
+    number,
+    one_of,
+    path,
+    paths,
+    text,
+)
+from rhn.training.schedules import SCHEDULES
+from rhn_datasets import CORPORA
 
-T = TypeVar("T")
+PRECISIONS = ("float32", "tf32", "bf16")
+PARTS = ("train", "valid", "test")
+LEVELS = ("word", "char", "byte")
+
+# The commands, and what each is for.
+COMMANDS = {
+    "train": "Train a model, then score it; with resume=FOLDER, continue a run.",
+    "evaluate": "Score a checkpoint of any backend on its data.",
+    "evaluate_mc": "Score a checkpoint by Monte Carlo dropout: the mean probabilities of many dropout masks.",
+    "evaluate_dynamic": "Score a checkpoint that goes on learning from the text that it is scored on.",
+    "generate": "Print text that a checkpoint makes up after a prompt.",
+    "analyse": "Show what the gates of a checkpoint do: their activity, the loss without them, the state's norms.",
+}
+ALL = tuple(COMMANDS)
+TRAIN = ("train",)
+SCORES = ("evaluate", "evaluate_mc", "evaluate_dynamic", "analyse")
+OPENS = (*SCORES, "generate")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of the command line.
+
+    Attributes:
+        name: as the user types it.
+        group: of options that belong together.
+        default: its value where nothing else is said.
+        meaning: one line for the user.
+        accepted: the values that it may have.
+        commands: that use it.
+        aliases: its names in the authors' four programs.
+        may_change: whether a run may be resumed with another value.
+    """
+
+    name: str
+    group: str
+    default: Any
+    meaning: str
+    accepted: Accepted
+    commands: tuple[str, ...]
+    aliases: tuple[str, ...]
+    may_change: bool
+
+
+def _option(
+    group: str,
+    default: Any,
+    accepted: Accepted,
+    meaning: str,
+    *aliases: str,
+    commands: tuple[str, ...] = TRAIN,
+    may_change: bool = False,
+) -> Any:
+    description = {
+        "group": group,
+        "accepted": accepted,
+        "meaning": meaning,
+        "aliases": aliases,
+        "commands": commands,
+        "may_change": may_change,
+    }
+    return dataclasses.field(default=default, metadata=description)
+
+
+def _data(default: Any, accepted: Accepted, meaning: str, *aliases: str, **more: Any) -> Any:
+    return _option("data", default, accepted, meaning, *aliases, **{"commands": ("train", *SCORES), **more})
+
+
+def _model(default: Any, accepted: Accepted, meaning: str, *aliases: str) -> Any:
+    return _option("model", default, accepted, meaning, *aliases)
+
+
+def _training(default: Any, accepted: Accepted, meaning: str, *aliases: str, **more: Any) -> Any:
+    return _option("training", default, accepted, meaning, *aliases, **{"may_change": True, **more})
+
+
+def _dropout(default: Any, accepted: Accepted, meaning: str, *aliases: str) -> Any:
+    return _option("dropout", default, accepted, meaning, *aliases, commands=("train", "evaluate_mc"), may_change=True)
+
+
+def _arithmetic(default: Any, accepted: Accepted, meaning: str, **more: Any) -> Any:
+    return _option("arithmetic", default, accepted, meaning, **{"commands": ALL, "may_change": True, **more})
+
+
+def _run(default: Any, accepted: Accepted, meaning: str, *aliases: str, **more: Any) -> Any:
+    return _option("run", default, accepted, meaning, *aliases, **{"may_change": True, **more})
+
+
+def _of(command: str, default: Any, accepted: Accepted, meaning: str, *aliases: str) -> Any:
+    return _option(command, default, accepted, meaning, *aliases, commands=(command,), may_change=True)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The values of all options; `Options()` are the defaults.
+
+    Raises:
+        OptionError: an option has a value that it does not accept.
+    """
+
+    dataset: str = _data("ptb", one_of(*CORPORA), "the data; pydoc needs no download, text is your own")
+    data_path: Any = _data(
+        None, either(paths(), None), "file or folder with the data; None: in the cache, else download", may_change=True
+    )
+    level: str | None = _data(None, one_of(None, *LEVELS), "what a token is, where the data leave a choice")
+    vocab_size: int | None = _data(
+        None, either(integer(), None), "None: that of the data; a number must agree with the data", commands=TRAIN
+    )
+
+    hidden_size: int = _model(830, integer(), "units of a layer, H")
+    recurrence_depth: int = _model(10, integer(), "micro-steps per time step, L", "depth")
+    num_layers: int = _model(1, integer(), "RHN layers stacked on each other")
+    embedding_size: int | None = _model(
+        None, either(integer(), None), "width of the embedding, E; None: that of the layer"
+    )
+    tie_weights: bool = _model(True, flag(), "one matrix for embedding and softmax", "tied", "tied_embeddings")
+    couple_gates: bool = _model(True, flag(), "carry gate c = 1 - t; otherwise it has weights of its own")
+    activation: str = _model("tanh", one_of(*ACTIVATIONS), "nonlinearity of the candidate h")
+    init_scale: float = _model(0.04, number(zero=True), "initial values are uniform in (-init_scale, init_scale)")
+    transform_bias: float = _model(
+        -2.0, finite(), "initial bias of the transform gate, learned", "init_bias", "init_T_bias"
+    )
+    other_bias: Any = _model(
+        "uniform", either(finite(), "uniform"), "initial value of all other biases", "init_other_bias"
+    )
+
+    batch_size: int = _training(
+        20, integer(), "streams that are read side by side", commands=("train", "evaluate"), may_change=False
+    )
+    bptt_length: int = _training(
+        35,
+        integer(),
+        "time steps of a window, as far as gradients reach back",
+        "num_steps",
+        commands=("train", "evaluate", "evaluate_mc"),
+        may_change=False,
+    )
+    epochs: int = _training(500, integer(), "passes over the training data", "max_max_epoch")
+    optimizer: str = _training("sgd", one_of(*OPTIMIZERS), "what a step does with the gradients", may_change=False)
+    beta1: float = _training(0.9, fraction(), "adam: decay of the mean of gradients")
+    beta2: float = _training(0.999, fraction(), "adam: decay of the mean of squared gradients")
+    epsilon: float = _training(1e-8, number(), "adam: added to the root of the mean of squared gradients")
+    learning_rate: float = _training(
+        0.2, number(), "rate of the first epoch; 0.2 is for SGD on a loss summed over time"
+    )
+    schedule: str = _training("exponential", one_of(*SCHEDULES), "how the rate changes; exponential is the paper's")
+    lr_decay: float = _training(1.02, number(), "the rate is divided by this every epoch, or at every plateau")
+    decay_after: int = _training(20, integer(0), "the first decayed epoch, counted from 0", "max_epoch")
+    plateau_patience: int = _training(3, integer(), "epochs without a better validation score that make a plateau")
+    average_after: int | None = _training(
+        None,
+        either(integer(), None),
+        "NT-ASGD: average the weights once validation is worse than that many epochs ago",
+    )
+    weight_decay: float = _training(1e-7, number(zero=True), "adds 0.5 * weight_decay * |parameters|^2 to the loss")
+    decoupled_weight_decay: bool = _training(
+        False, flag(), "instead shrink the weights beside the step (AdamW; with sgd as in Torch7)", may_change=False
+    )
+    max_grad_norm: float = _training(
+        10.0,
+        number(),
+        "gradients with a larger global norm are scaled down to it",
+        commands=("train", "evaluate_dynamic"),
+    )
+
+    share_gate_masks: bool = _option(
+        "dropout", True, flag(), "one dropout mask for all gates; otherwise one per gate", "tied_noise"
+    )
+    drop_embedding: float = _dropout(0.25, fraction(), "probability of dropping a word type from a window", "drop_x")
+    drop_input: float = _dropout(0.75, fraction(), "probability of dropping an input unit of a layer", "drop_i")
+    drop_state: float = _dropout(0.25, fraction(), "probability of dropping a unit of the state", "drop_h", "drop_s")
+    drop_output: float = _dropout(0.75, fraction(), "probability of dropping an input unit of the softmax", "drop_o")
+
+    dtype: str = _arithmetic("float32", one_of("float32", "float64"), "type of parameters and states", may_change=False)
+    precision: str | None = _arithmetic(
+        None,
+        one_of(None, *PRECISIONS),
+        "products may be rounded so far; None: tf32 to train on a GPU, else float32",
+    )
+    recompute: bool = _arithmetic(
+        False, flag(), "keep less for the backward and compute it again: less memory, same results", commands=TRAIN
+    )
+    device: str | None = _arithmetic(
+        None, either(text('device="0"'), None), "where to compute, cpu or gpu; None: what the framework prefers"
+    )
+    seed: int = _arithmetic(
+        1,
+        integer(0, 2**64 - 1),
+        "of initial values, masks and draws; the same numbers in every backend",
+        commands=("train", "evaluate_mc", "generate"),
+        may_change=False,
+    )
+
+    runs_path: str = _run("runs", path(), "where run folders are made")
+    run: str | None = _run(
+        None, either(folder_name(), None), "name of the new run's folder; None: backend, data and time"
+    )
+    resume: str | None = _run(None, either(path(), None), "folder of a run to continue, with its options")
+    max_steps: int | None = _run(
+        None, either(integer(), None), "stop after so many training steps in all, ready to resume"
+    )
+    max_minutes: float | None = _run(None, either(number(), None), "stop after so many minutes, ready to resume")
+    patience: int | None = _run(
+        None, either(integer(), None), "stop after so many epochs without a better validation score"
+    )
+    checkpoint_minutes: float = _run(10.0, number(), "how often to save within an epoch")
+    preflight: bool = _run(True, flag(), "before training, prove on a dozen small cases that the backend is right")
+    progress: bool = _run(True, flag(), "show progress: a bar on a terminal, else a line a minute", commands=ALL)
+    tensorboard: bool = _run(False, flag(), "write the metrics for TensorBoard as well, into the run folder")
+    checkpoint: str | None = _run(
+        None, either(path(), None), "the checkpoint file, of any backend", "load_model", commands=OPENS
+    )
+    part: str = _run(
+        "test", one_of(*PARTS), "part of the data", commands=("evaluate_mc", "evaluate_dynamic", "analyse")
+    )
+    temperature: float = _run(1.0, number(), "divides the logits", commands=("evaluate", "generate"))
+
+    evaluation: str = _of(
+        "evaluate",
+        "full",
+        one_of("full", "authors_batched"),
+        "full: batch 1, every token; authors_batched: batch_size, bptt_length, tails dropped",
+    )
+    mc_samples: int = _of("evaluate_mc", 100, integer(), "samples whose probabilities are averaged", "mc_steps")
+    mc_rows: int = _of("evaluate_mc", 50, integer(), "so many samples at once, as rows of a batch: memory, no result")
+    mc_file: str | None = _of(
+        "evaluate_mc",
+        None,
+        either(path(), None),
+        "file of the samples so far, to continue; None: beside the checkpoint",
+    )
+    legacy_mc: bool = _of("evaluate_mc", False, flag(), "sample and filter as the authors' script did")
+
+    dynamic_rule: str = _of(
+        "evaluate_dynamic", "rms", one_of("rms", "sgd"), "rms: gradients normalised, weights pulled back; or sgd"
+    )
+    dynamic_rate: float | None = _of(
+        "evaluate_dynamic", None, either(number(), None), "rate for the loss per token; None: 5e-5 for rms, 1.0 for sgd"
+    )
+    dynamic_length: int = _of(
+        "evaluate_dynamic", 5, integer(), "tokens of a window; the paper takes 5 for words, 20 for characters"
+    )
+    dynamic_decay: float = _of("evaluate_dynamic", 2e-3, number(zero=True), "rms: pull back to the trained weights")
+    dynamic_epsilon: float = _of("evaluate_dynamic", 2e-5, number(), "rms: added to the root mean square of a gradient")
+    dynamic_batch_size: int = _of(
+        "evaluate_dynamic", 100, integer(), "rms: rows side by side when squared gradients are averaged"
+    )
+    dynamic_windows: int | None = _of(
+        "evaluate_dynamic", None, either(integer(), None), "rms: over so many windows of the training data; None: all"
+    )
+
+    prompt: str | None = _of(
+        "generate", None, either(text('prompt="1984"'), None), "the text to continue; None: a line end"
+    )
+    length: int = _of("generate", 400, integer(1, 10**9), "tokens to draw")
+    top_k: int | None = _of("generate", None, either(integer(), None), "draw from the k likeliest tokens; None: all")
+
+    analyse_tokens: int = _of("analyse", 2000, integer(), "how many tokens from the start of the part")
+
+    def __post_init__(self) -> None:
+        for name, option in OPTIONS.items():
+            check_value(option, getattr(self, name))
+
+
+OPTIONS: dict[str, Option] = {
+    field.name: Option(name=field.name, default=field.default, **field.metadata)
+    for field in dataclasses.fields(Options)
+}
+ALIASES: dict[str, str] = {alias: option.name for option in OPTIONS.values() for alias in option.aliases}
+DEFAULTS: dict[str, Any] = {name: option.default for name, option in OPTIONS.items()}
 
 
 class OptionError(ValueError):
@@ -35,47 +307,34 @@ class OptionError(ValueError):
 
 
 class RunInterruptedError(Exception):
-    """A signal ended the run; everything is saved. The message says how to go on."""
+    """A signal ended the run; everything is saved. The message says how to continue."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_status = 128 + signal_number
 
 
-def translate_arguments(arguments: Sequence[str], options: Collection[str], recipes: Collection[str]) -> list[str]:
-    """A command line of Sacred's form with the authors' option names replaced by ours.
-
-    Args:
-        arguments: words of the command line; what follows `with` are named configs and `option=value`.
-        options: names of all options.
-        recipes: names of all named configs.
-
-    Raises:
-        OptionError: an option or named config does not exist; the message suggests the nearest one.
-    """
-    if "with" not in arguments:
-        return list(arguments)
-    start = list(arguments).index("with") + 1
-    translated = list(arguments[:start])
-    for word in arguments[start:]:
-        name, equals, value = word.partition("=")
-        if not equals:
-            if word not in recipes and not word.endswith((".json", ".yaml", ".pickle")):
-                raise OptionError(f"named config {word!r} is not known{_nearest(word, recipes)}")
-            translated.append(word)
-            continue
-        name = ALIASES.get(name, name)
-        if name not in options:
-            raise OptionError(f"option {name!r} is not known{_nearest(name, [*options, *ALIASES])}")
-        translated.append(f"{name}={value}")
-    return translated
+T = TypeVar("T")
 
 
-def pick(cls: type[T], config: Mapping[str, Any]) -> T:
-    """An instance of the dataclass or named tuple `cls`, its fields taken from `config` by name."""
-    return cls(**{name: config[name] for name in cls.__annotations__})
+def pick(cls: type[T], values: Mapping[str, Any]) -> T:
+    """An instance of the dataclass or named tuple `cls`, its fields taken from `values` by name."""
+    return cls(**{name: values[name] for name in cls.__annotations__})
 
 
-def _nearest(name: str, candidates: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
-    return f": did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(candidates))}"
+def check_value(option: Option, value: Any) -> None:
+    """Raise OptionError unless `option` accepts `value`."""
+    try:
+        option.accepted.check(option.name, value)
+    except ValueError as error:
+        raise OptionError(str(error)) from None
+
+
+def options_from(values: Mapping[str, Any]) -> Options:
+    """The options whose values are given; the others have their defaults. Names that are no options are ignored."""
+    return Options(**{name: value for name, value in values.items() if name in OPTIONS})
+
+
+def options_of(command: str) -> list[Option]:
+    """The options that `command` uses."""
+    return [option for option in OPTIONS.values() if command in option.commands]

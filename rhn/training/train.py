@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from rhn.backend import Backend, Model, check_precision, load_backend
-from rhn.checkpoint import load_checkpoint
-from rhn.files import write_atomically
+from rhn.backend import Backend, Model, load_backend
+from rhn.checkpoint import Checkpoint, CheckpointError
 from rhn.preflight import preflight
 from rhn.spec.config import RHNConfig
-from rhn.spec.optimizers import Optimizer
-from rhn.spec.parameters import initial_parameters
-from rhn.training.checks import require_one_of
-from rhn.training.environment import describe_environment
+from rhn.training.console import say, warn
 from rhn.training.evaluate.baseline import order_two_nats
 from rhn.training.evaluate.generate import generate
 from rhn.training.evaluate.stream import score_full_streams
-from rhn.training.loop import DivergedError, Progress, Trainer, TrainingOptions
-from rhn.training.options import OptionError, RunInterruptedError, pick
+from rhn.training.loop import DivergedError, Progress, Trainer
+from rhn.training.options import OptionError, RunInterruptedError
 from rhn.training.paper import paper_result
-from rhn.training.report.__main__ import learning_curves, write_report
+from rhn.training.plan import Plan
+from rhn.training.report.run import write_report
 from rhn.training.report.tensorboard import TensorBoardLog
-from rhn.training.run.checkpoint import build_model
-from rhn.training.run.folder import Checkpoint, RunFolder, create_run_folder, open_run_folder, split_checkpoint
+from rhn.training.run.checkpoint import TrainedModel, build_model
+from rhn.training.run.folder import (
+    RunFolder,
+    describe_environment,
+    make_folder,
+    new_run_folder,
+    open_run_folder,
+    resumed_options,
+)
 from rhn.training.score import UNITS, in_units
-from rhn_datasets import Corpus, load_corpus
+from rhn_datasets import Corpus, load_corpus, windows
 
 SAMPLE_LENGTH = {"word": 100, "char": 400, "byte": 400}  # tokens
 METRICS = ("train_nats", "valid_nats", "test_nats", "learning_rate", "gradient_norm", "tokens_per_second")
@@ -41,14 +45,14 @@ LogScalar = Callable[[str, float, int], None]
 
 
 def train(
-    backend_name: str, options: Mapping[str, Any], given: Mapping[str, Any], log_scalar: LogScalar
+    backend_name: str, values: Mapping[str, Any], given: Mapping[str, Any], log_scalar: LogScalar
 ) -> float | None:
-    """Train a model, or go on with a run, and leave a run folder.
+    """Train a model, or continue a run, and leave a run folder.
 
     Args:
         backend_name: trains.
-        options: of this command line, with all defaults.
-        given: those of them that the user gave; when resuming, the others are those of the run.
+        values: of all options of this command line.
+        given: those that the user gave; when resuming, the others are those of the run.
         log_scalar: called with name, value and step for each metric of each epoch.
 
     Returns:
@@ -58,76 +62,60 @@ def train(
         RunInterruptedError: a signal stopped the run, and it is saved.
         ValueError, OSError, ImportError: with one sentence for the user.
     """
-    folder, start = None, Start()
-    if options["resume"] is not None:
-        folder = open_run_folder(options["resume"])
-        options = {**options, **folder.read_options(), **given}
-        start = Start.read(folder)
-    training = pick(TrainingOptions, options)
-    optimizer = _optimizer(options)
-    _check_architecture(options)
-    _check_arithmetic(options)
+    changed: dict[str, tuple[Any, Any]] = {}
+    if values["resume"] is not None:
+        folder = open_run_folder(values["resume"])
+        values, changed = resumed_options(folder, given)
+        plan = Plan.from_options(values)
+    else:
+        plan = Plan.from_options(values)
+        folder = new_run_folder(plan.options, f"{backend_name}-{plan.options.dataset}")
+    o = plan.options
+    corpus = load_corpus(o.dataset, o.data_path, level=o.level)
+    _check_lengths(corpus, plan)
+    config = plan.architecture(len(corpus.vocabulary))
     backend = load_backend(backend_name)
-    as_trained = {**options, "precision": _training_precision(backend, options)}
-    corpus = load_corpus(options["dataset"], options["data_path"], level=options["level"])
-    config = _architecture(options, len(corpus.vocabulary))
-    parameters = start.checkpoint.parameters or initial_parameters(config, options["seed"], *_initialisation(options))
-    model = build_model(backend, config, parameters, as_trained, optimizer)
-    model.load_optimizer_state(dict(start.checkpoint.optimizer_state))
-    proof = _preflight(backend, config, as_trained)
-    if folder is None:
-        folder = create_run_folder(options["runs_path"], options["run"], f"{backend_name}-{options['dataset']}")
-        folder.write_json("options.json", dict(options))
-    arithmetic = {"precision": as_trained["precision"], "preflight": proof}
-    folder.write_json("environment.json", {**describe_environment(backend), **arithmetic})
-    _announce(backend, model, corpus, as_trained, folder, start.progress)
+    precision = plan.precision(training=True, device=o.device or backend.describe().get("device", "cpu"))
+    with ExitStack() as stack:
+        if o.resume is not None:
+            stack.enter_context(folder.locked())
+        start = Start.read(folder, config, corpus)
+        parameters = start.checkpoint.parameters or plan.initial_parameters(config)
+        model = build_model(backend, config, parameters, o, precision, plan.optimizer)
+        model.load_optimizer_state(dict(start.checkpoint.optimizer_state))
+        proof = _preflight(backend, config, plan, precision)
+        if o.resume is None:
+            make_folder(folder, o)
+            stack.enter_context(folder.locked())
+        _record_options(folder, plan, changed, start.progress.step)
+        environment = describe_environment(backend)
+        folder.write_json("environment.json", {**environment, "precision": precision, "preflight": proof})
+        _announce(environment, model, corpus, plan, precision, folder, start.progress)
 
-    tensorboard = TensorBoardLog(folder.path) if options["tensorboard"] else None
-    progress = start.progress
-    description = {
-        "backend": backend_name,
-        "config": config.to_dict(),
-        "options": dict(options),
-        "vocabulary": corpus.vocabulary.to_json(),
-    }
-
-    def save(path: Path, checkpoint: Checkpoint) -> None:
-        folder.save(path, checkpoint, {**description, "progress": asdict(progress)})
-
-    def on_epoch(row: dict[str, Any]) -> None:
-        folder.write_metrics(progress.history)
-        tqdm.write(_epoch_line(row, training.epochs, corpus.level))
-        for name in METRICS:
-            log_scalar(name, row[name], row["step"])
-            if tensorboard is not None:
-                tensorboard.log_scalar(name, row[name], row["step"])
-
-    with _signals_noted() as signals, closing(tensorboard) if tensorboard else nullcontext():
-        trainer = Trainer(
-            model,
-            corpus,
-            training,
-            progress,
-            start.checkpoint.state,
-            save_last=lambda state: save(folder.last, Checkpoint(model.parameters(), state, model.optimizer_state())),
-            save_best=lambda: save(folder.best, Checkpoint(model.parameters())),
-            on_epoch=on_epoch,
-            stop_requested=lambda: bool(signals),
-            show_progress=options["progress"],
+        signals = stack.enter_context(_signals_noted())
+        loggers = [log_scalar]
+        if o.tensorboard:
+            loggers.append(stack.enter_context(closing(TensorBoardLog(folder.path))).log_scalar)
+        description = {
+            "backend": backend_name,
+            "config": config.to_dict(),
+            "options": vars(o),
+            "vocabulary": corpus.vocabulary.to_json(),
+            "data": digest_of(corpus),
+        }
+        run = SavedRun(folder, description, start.progress, corpus.level, o.epochs, loggers, signals)
+        reason = _train(Trainer(model, corpus, plan, start.progress, run, start.checkpoint.state), folder)
+        _on_its_own("the report", lambda: write_report(folder.path))
+        where = (
+            f"stopped at step {start.progress.step} in epoch {start.progress.epoch + 1};"
+            f" continue with resume={folder.path}"
         )
-        try:
-            reason = trainer.run()
-        except DivergedError as error:
-            last = f"the last good checkpoint is {folder.last}" if folder.last.exists() else "nothing was saved before"
-            raise DivergedError(f"{error}: lower learning_rate or max_grad_norm; {last}") from error
-    write_report(folder.path)
-    where = f"stopped at step {progress.step} in epoch {progress.epoch + 1}; go on with resume={folder.path}"
-    if reason == "signal":
-        raise RunInterruptedError(where, signals[0])
-    if reason in ("max_steps", "max_minutes"):
-        print(f"{reason}={options[reason]}: {where}")
-        return None
-    return _finish(backend, config, corpus, options, folder, progress)
+        if reason == "signal":
+            raise RunInterruptedError(where, signals[0])
+        if reason in ("max_steps", "max_minutes"):
+            say(f"{reason}={getattr(o, reason)}: {where}")
+            return None
+        return _finish(backend, config, corpus, plan, folder, start.progress)
 
 
 @dataclass(frozen=True)
@@ -138,34 +126,104 @@ class Start:
     checkpoint: Checkpoint = field(default_factory=lambda: Checkpoint({}))
 
     @classmethod
-    def read(cls, folder: RunFolder) -> Start:
-        """That of a run to resume; a run that was ended before its first checkpoint starts again."""
+    def read(cls, folder: RunFolder, config: RHNConfig, corpus: Corpus) -> Start:
+        """The start of a run to resume; a run that was ended before its first checkpoint starts again.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged, or its architecture or data are not these.
+        """
         if not folder.last.exists():
             return cls()
-        tensors, metadata = load_checkpoint(folder.last)
-        return cls(Progress(**metadata["progress"]), split_checkpoint(tensors))
+        try:
+            saved = TrainedModel.read(folder.last)
+            progress = Progress(**saved.metadata["progress"])
+        except (CheckpointError, KeyError, TypeError) as error:
+            best = f"; {folder.best} is there" if folder.best.exists() else ""
+            raise CheckpointError(f"{error}; remove {folder.last} to start the run again{best}") from error
+        if saved.config != config:
+            raise CheckpointError(f"{folder.last} has another architecture than the options of the run")
+        if saved.vocabulary != corpus.vocabulary:
+            raise CheckpointError(f"{folder.last} was trained on other symbols than those of the data")
+        if saved.metadata.get("data", digest_of(corpus)) != digest_of(corpus):  # older files do not say
+            raise CheckpointError(f"{folder.last} was trained on other data than those that are there now")
+        return cls(progress, saved.checkpoint)
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """Keeps what a trainer tells in the folder of the run; see `rhn.training.loop.Run`.
+
+    Attributes:
+        folder: of the run.
+        description: of model, data and options, for the checkpoints.
+        progress: of the trainer, which changes it.
+        level: of the data.
+        epochs: of the whole run.
+        loggers: are called with name, value and step for each metric of each epoch.
+        signals: that have come; one is enough to stop.
+    """
+
+    folder: RunFolder
+    description: Mapping[str, Any]
+    progress: Progress
+    level: str
+    epochs: int
+    loggers: list[LogScalar]
+    signals: list[int]
+
+    def save_last(self, checkpoint: Checkpoint) -> None:
+        checkpoint.save(self.folder.last, {**self.description, "progress": asdict(self.progress)})
+
+    def save_best(self, checkpoint: Checkpoint) -> None:
+        checkpoint.save(self.folder.best, {**self.description, "progress": asdict(self.progress)})
+
+    def note_epoch(self, row: dict[str, Any]) -> None:
+        self.folder.write_metrics(self.progress.history)
+        say(_epoch_line(row, self.epochs, self.level))
+        for name in METRICS:
+            for log_scalar in self.loggers:
+                log_scalar(name, row[name], row["step"])
+
+    def stop_requested(self) -> bool:
+        return bool(self.signals)
+
+
+def digest_of(corpus: Corpus) -> str:
+    """SHA-256 over the tokens of all parts."""
+    digest = hashlib.sha256()
+    for tokens in (corpus.train, corpus.valid, corpus.test):
+        digest.update(len(tokens).to_bytes(8, "little"))
+        digest.update(tokens.tobytes())
+    return digest.hexdigest()
+
+
+def _train(trainer: Trainer, folder: RunFolder) -> str:
+    """The reason why training ended; a loss that diverges gets its sentence."""
+    try:
+        return trainer.train()
+    except DivergedError as error:
+        kept = [f"{name} {file}" for name, file in (("newest", folder.last), ("best", folder.best)) if file.exists()]
+        saved = f"good checkpoints: {', '.join(kept)}" if kept else "nothing was saved before"
+        raise DivergedError(f"{error}: lower learning_rate or max_grad_norm; {saved}") from error
 
 
 def _finish(
-    backend: Backend,
-    config: RHNConfig,
-    corpus: Corpus,
-    options: Mapping[str, Any],
-    folder: RunFolder,
-    progress: Progress,
+    backend: Backend, config: RHNConfig, corpus: Corpus, plan: Plan, folder: RunFolder, progress: Progress
 ) -> float:
-    """Score the best checkpoint at batch 1; write figures, curves and a sample."""
-    best, metadata = load_checkpoint(folder.best)
-    best_epoch = metadata["progress"]["epoch"]
-    model = build_model(backend, config, best, options)
-    print(f"best epoch: {best_epoch}")
-    scores = score_full_streams(model, corpus, options["progress"])
-    paper = paper_result(options)
+    """Score the best checkpoint at batch 1 and save the scores; then a sample and the report, each on its own."""
+    o = plan.options
+    best = TrainedModel.read(folder.best)
+    best_epoch = best.metadata["progress"]["epoch"]
+    precision = plan.precision(training=False, device=o.device or "cpu")
+    model = build_model(backend, config, best.checkpoint.parameters, o, precision)
+    say(f"best epoch: {best_epoch}")
+    scores = score_full_streams(model, corpus, o.progress)
+    paper = paper_result(vars(o))
     if paper is not None:
-        print(f"  the paper: valid {paper.printed('valid')}, test {paper.printed('test')} {paper.unit}")
+        say(f"  the paper: valid {paper.printed('valid')}, test {paper.printed('test')} {paper.unit}")
     baseline = order_two_nats(corpus.train, corpus.test, config.vocab_size)
     if baseline is not None:
-        print(f"  for comparison, counting with order 2: {UNITS[corpus.level]} {in_units(baseline, corpus.level):.4g}")
+        say(f"  for comparison, counting with order 2: {UNITS[corpus.level]} {in_units(baseline, corpus.level):.4g}")
     folder.write_json(
         "summary.json",
         {
@@ -176,83 +234,85 @@ def _finish(
             "order_two_baseline": None if baseline is None else in_units(baseline, corpus.level),
         },
     )
-    write_atomically(folder.path / "curves.png", learning_curves(progress.history, corpus.level, folder.path.name))
-    prompt = corpus.test[: 1 if corpus.level == "word" else 20]
-    sample = generate(model, prompt, SAMPLE_LENGTH[corpus.level], temperature=0.8, seed=options["seed"])
-    folder.write_text("sample.txt", corpus.vocabulary.decode([*prompt, *sample]) + "\n")
-    page = write_report(folder.path)
-    print(f"to look at: {page}")
+
+    def write_sample() -> None:
+        prompt = corpus.test[: 1 if corpus.level == "word" else 20]
+        sample = generate(model, prompt, SAMPLE_LENGTH[corpus.level], temperature=0.8, seed=o.seed)
+        folder.write_text("sample.txt", corpus.vocabulary.decode([*prompt, *sample]) + "\n")
+
+    _on_its_own("the sample", write_sample)
+    page = _on_its_own("the report", lambda: write_report(folder.path))
+    if page is not None:
+        say(f"to look at: {page}")
     return scores["test"].value
 
 
-def _architecture(options: Mapping[str, Any], vocab_size: int) -> RHNConfig:
-    wanted = options["vocab_size"]
-    if wanted is not None and wanted != vocab_size:
-        raise OptionError(f"vocab_size={wanted!r} is not accepted: the data have {vocab_size} symbols")
-    return pick(RHNConfig, {**options, "vocab_size": vocab_size})
+def _on_its_own(what: str, write: Callable[[], Path | None]) -> Path | None:
+    """The result of `write`. A part that fails is a warning: the run is saved, and the other parts can be had."""
+    try:
+        return write()
+    except Exception as error:  # whatever it is, it must not end a training that is finished
+        warn(f"{what} could not be written ({type(error).__name__}: {error})")
+        return None
 
 
-def _check_architecture(options: Mapping[str, Any]) -> None:
-    """Refuse impossible options before data are loaded; a vocabulary of one stands in for the real one."""
-    config = pick(RHNConfig, {**options, "vocab_size": 1})
-    tiny = RHNConfig(vocab_size=1, hidden_size=1, recurrence_depth=1, couple_gates=config.couple_gates)
-    initial_parameters(tiny, options["seed"], *_initialisation(options))
+def _check_lengths(corpus: Corpus, plan: Plan) -> None:
+    """Refuse data of which one part is shorter than a window, before anything is trained."""
+    o = plan.options
+    for part in ("train", "valid", "test"):
+        try:
+            windows(getattr(corpus, part), o.batch_size, o.bptt_length, drop_last=part == "train")
+        except ValueError as error:
+            raise OptionError(f"the {part} part of dataset={o.dataset!r} is not accepted: {error}") from error
 
 
-def _check_arithmetic(options: Mapping[str, Any]) -> None:
-    require_one_of("dtype", options["dtype"], ("float32", "float64"))
-    require_one_of("recompute", options["recompute"], (True, False))
-    if options["precision"] is not None:
-        check_precision(options["precision"], options["dtype"])
+def _record_options(folder: RunFolder, plan: Plan, changed: Mapping[str, tuple[Any, Any]], step: int) -> None:
+    """Keep what the run was started and resumed with."""
+    if changed:
+        changes = folder.read_changes()
+        changes += [
+            {"step": step, "option": name, "before": before, "after": after}
+            for name, (before, after) in changed.items()
+        ]
+        folder.write_json("changes.json", changes)
+    folder.write_json("options.json", {**vars(plan.options), "resume": None})
 
 
-def _training_precision(backend: Backend, options: Mapping[str, Any]) -> str:
-    """That of the options. By default a GPU trains in tf32; the scores of the best epoch have no such default."""
-    if options["precision"] is not None:
-        return options["precision"]
-    device = options["device"] or backend.describe().get("device", "cpu")
-    return "tf32" if device != "cpu" and options["dtype"] == "float32" else "float32"
-
-
-def _initialisation(options: Mapping[str, Any]) -> tuple[float, float, float | str]:
-    return options["init_scale"], options["transform_bias"], options["other_bias"]
-
-
-def _optimizer(options: Mapping[str, Any]) -> Optimizer:
-    names = ("decoupled_weight_decay", "beta1", "beta2", "epsilon")
-    return Optimizer(options["optimizer"], **{name: options[name] for name in names})
-
-
-def _preflight(backend: Backend, config: RHNConfig, options: Mapping[str, Any]) -> str:
+def _preflight(backend: Backend, config: RHNConfig, plan: Plan, precision: str) -> str:
     """Prove the backend before it trains, in the precision and on the device of the run; what to put on record."""
-    if not options["preflight"]:
+    if not plan.options.preflight:
         return "skipped by preflight=False"
 
     def build(config: RHNConfig, parameters: Mapping[str, NDArray]) -> Model:
-        return build_model(backend, config, parameters, options)
+        return build_model(backend, config, parameters, plan.options, precision)
 
-    return str(preflight(build, config, options["dtype"], options["precision"]))
+    return str(preflight(build, config, plan.options.dtype, precision))
 
 
 def _announce(
-    backend: Backend, model: Model, corpus: Corpus, options: Mapping[str, Any], folder: RunFolder, progress: Progress
+    environment: Mapping[str, str],
+    model: Model,
+    corpus: Corpus,
+    plan: Plan,
+    precision: str,
+    folder: RunFolder,
+    progress: Progress,
 ) -> None:
-    described = ", ".join(f"{name} {value}" for name, value in backend.describe().items())
+    shown = [name for name in environment if name not in ("backend", "recurrent-highway-networks", "python", "system")]
+    described = ", ".join(f"{name} {environment[name]}" for name in shown if name not in ("processor", "cores"))
     c = model.config
-    precision = (
-        "" if options["precision"] == "float32" else f", products in {options['precision']} where that is faster"
-    )
-    print(f"backend: {described}, {options['dtype']}{precision}")
-    print(
+    rounded = "" if precision == "float32" else f", products in {precision} where that is faster"
+    say(f"backend: {described}, {plan.options.dtype}{rounded}")
+    say(
         f"data: {corpus.name}, {len(corpus.vocabulary):,} {corpus.level} types; tokens: {len(corpus.train):,} train,"
         f" {len(corpus.valid):,} valid, {len(corpus.test):,} test"
     )
-    print(
+    say(
         f"model: {c.num_layers} x {c.hidden_size} units, recurrence depth {c.recurrence_depth},"
         f" {model.parameter_count:,} parameters"
     )
-    goes_on = f", going on from step {progress.step} in epoch {progress.epoch + 1}" if progress.step else ""
-    print(f"run: {folder.path}{goes_on}")
+    continued = f", continued from step {progress.step} in epoch {progress.epoch + 1}" if progress.step else ""
+    say(f"run: {folder.path}{continued}")
 
 
 def _epoch_line(row: Mapping[str, Any], epochs: int, level: str) -> str:

@@ -10,15 +10,14 @@ import pytest
 import torch  # noqa: F401  first of the three: the others' libraries must find its OpenMP loaded
 
 import rhn
-from rhn.training.command_line import create_experiment
-from rhn.training.evaluate_command import evaluate_checkpoint
-from rhn.training.options import pick
+from rhn.training.evaluate.stream import evaluate_checkpoint
+from rhn.training.options import DEFAULTS, pick
 from rhn.training.recipes import RECIPES
 from rhn.training.train import train
 from rhn_datasets import load_corpus, windows
 
 PORTS = ("torch", "tf", "jax")
-DEFAULTS = create_experiment("reference").configurations[0]()
+
 TEXT = "the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs.\n" * 40
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 import rhn
-from rhn.training.command_line import create_experiment
+from rhn.training.options import DEFAULTS
 from rhn_datasets import load_corpus
 
 TEXT = "the quick brown fox jumps over the lazy dog; pack my box.\n" * 12
@@ -36,7 +36,7 @@ def checkpoint(tmp_path: Path) -> Path:
 @pytest.fixture
 def call(checkpoint: Path) -> Callable[..., Any]:
     """Calls a command as its command line would, on `checkpoint`, with the options given."""
-    defaults = create_experiment("reference").configurations[0]()
+    defaults = DEFAULTS
 
     def call_command(command: Command, **words: Any) -> Any:
         given = {"checkpoint": str(checkpoint), **words}

@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 
 import rhn
 from rhn.spec.reference import sigmoid
-from rhn.training.analyse_command import analyse_checkpoint
-from rhn.training.evaluate.gates import AnalysisOptions, analyse, without_gate
+from rhn.training.evaluate.gates import analyse, analyse_checkpoint, gate_chart, without_gate
 from rhn.training.evaluate.stream import evaluate
-from rhn.training.evaluation_charts import gate_chart
-from rhn.training.options import OptionError
+from rhn.training.options import DEFAULTS, OptionError
 
 STREAM = np.random.default_rng(1).integers(0, 6, 131)
 CONFIG = rhn.RHNConfig(vocab_size=6, hidden_size=4, recurrence_depth=3, num_layers=2)
@@ -89,9 +87,8 @@ def test_lesions_are_scored_and_the_model_is_restored() -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("analyse_tokens", 0), ("part", "dev")])
 def test_impossible_options_are_named_before_anything_is_loaded(name: str, value: Any) -> None:
-    valid = vars(AnalysisOptions(analyse_tokens=10, part="test"))
     with pytest.raises(OptionError, match=f"{name}={value!r} is not accepted: expected"):
-        analyse_checkpoint("reference", {**valid, "checkpoint": "nowhere", name: value}, {})
+        analyse_checkpoint("reference", {**DEFAULTS, "checkpoint": "nowhere", name: value}, {})
 
 
 def test_the_command_prints_a_table_and_leaves_files(

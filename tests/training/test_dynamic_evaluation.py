@@ -10,22 +10,21 @@ from numpy.typing import NDArray
 
 import rhn
 from rhn.spec import reference
-from rhn.training.dynamic_command import evaluate_dynamic
 from rhn.training.evaluate.dynamic import (
-    DynamicOptions,
+    evaluate_dynamic,
     evaluate_dynamic_rms,
     evaluate_dynamic_sgd,
     gradient_roots,
 )
 from rhn.training.evaluate.stream import evaluate
-from rhn.training.options import OptionError
+from rhn.training.options import OptionError, Options
 from rhn.training.score import Score
 
 CONFIG = rhn.RHNConfig(vocab_size=5, hidden_size=4, recurrence_depth=2)
 PARAMETERS = rhn.initial_parameters(CONFIG, seed=2, init_scale=0.5)
 TRAIN = np.random.default_rng(1).integers(0, 5, 90)
 STREAM = np.array([0, 1, 2, 3, 4, 3, 2, 1] * 12 + [0, 4])  # a pattern that can be picked up
-SGD = DynamicOptions(
+SGD = Options(
     dynamic_rule="sgd",
     dynamic_rate=0.5,
     dynamic_length=7,
@@ -47,7 +46,7 @@ def model() -> rhn.Model:
 
 
 def evaluate_by(
-    model: rhn.Model, tokens: NDArray, options: DynamicOptions, progress: Callable[[int], None] = lambda tokens: None
+    model: rhn.Model, tokens: NDArray, options: Options, progress: Callable[[int], None] = lambda tokens: None
 ) -> Score:
     """By the rule of `options`."""
     if options.dynamic_rule == "sgd":
@@ -97,7 +96,7 @@ def test_rms_is_the_rule_of_the_paper(model: rhn.Model) -> None:
 
 
 @pytest.mark.parametrize("options", [FAST_SGD, FAST_RMS], ids=["sgd", "rms"])
-def test_it_learns_from_what_it_has_scored(model: rhn.Model, options: DynamicOptions) -> None:
+def test_it_learns_from_what_it_has_scored(model: rhn.Model, options: Options) -> None:
     stream = np.tile(STREAM, 10)
     static, dynamic = evaluate(model, stream, "char"), evaluate_by(model, stream, options)
     assert dynamic.nats < static.nats - 0.5  # measured: 1.65 static, 0.97 with SGD, 1.02 with RMS
@@ -105,20 +104,20 @@ def test_it_learns_from_what_it_has_scored(model: rhn.Model, options: DynamicOpt
 
 
 @pytest.mark.parametrize("options", [SGD, RMS], ids=["sgd", "rms"])
-def test_a_window_is_scored_before_it_is_learned(model: rhn.Model, options: DynamicOptions) -> None:
+def test_a_window_is_scored_before_it_is_learned(model: rhn.Model, options: Options) -> None:
     first = STREAM[: options.dynamic_length + 1]
     assert evaluate_by(model, first, options).nats == pytest.approx(evaluate(model, first, "char").nats, rel=1e-13)
 
 
 @pytest.mark.parametrize("options", [SGD, RMS], ids=["sgd", "rms"])
-def test_without_learning_it_is_the_static_score(model: rhn.Model, options: DynamicOptions) -> None:
+def test_without_learning_it_is_the_static_score(model: rhn.Model, options: Options) -> None:
     still = replace(options, dynamic_rate=1e-300)
     static = evaluate(model, STREAM, "char").nats
     assert evaluate_by(model, STREAM, still).nats == pytest.approx(static, rel=1e-12)
 
 
 @pytest.mark.parametrize("options", [SGD, RMS], ids=["sgd", "rms"])
-def test_the_parameters_are_restored_whatever_happens(model: rhn.Model, options: DynamicOptions) -> None:
+def test_the_parameters_are_restored_whatever_happens(model: rhn.Model, options: Options) -> None:
     def fail(tokens: int) -> None:
         raise KeyboardInterrupt
 

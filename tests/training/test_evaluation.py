@@ -8,9 +8,8 @@ import pytest
 import rhn
 from rhn.training.evaluate.baseline import order_two_nats
 from rhn.training.evaluate.generate import generate
-from rhn.training.evaluate.stream import EvaluationOptions, evaluate
-from rhn.training.evaluate_command import evaluate_checkpoint
-from rhn.training.options import OptionError
+from rhn.training.evaluate.stream import evaluate, evaluate_checkpoint
+from rhn.training.options import DEFAULTS, OptionError
 from rhn.training.score import Score, in_units, score_of_pieces, score_of_windows
 from rhn_datasets import load_corpus
 
@@ -117,7 +116,7 @@ def test_the_command_scores_in_either_way(
 )
 def test_impossible_options_are_named_before_anything_is_loaded(name: str, value: Any) -> None:
     with pytest.raises(OptionError, match=f"{name}={value!r} is not accepted: expected"):
-        evaluate_checkpoint("reference", {**vars(EvaluationOptions()), "checkpoint": "nowhere", name: value}, {})
+        evaluate_checkpoint("reference", {**DEFAULTS, "checkpoint": "nowhere", name: value}, {})
 
 
 def test_the_baseline_counts_trigrams() -> None:

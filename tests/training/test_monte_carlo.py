@@ -15,18 +15,17 @@ from rhn.spec.arguments import check_masks
 from rhn.spec.masks import DropRates, StreamMasks, VariationalMasks, sample_stream_masks
 from rhn.training.evaluate.monte_carlo import (
     MonteCarloAverage,
-    MonteCarloOptions,
     add_samples,
+    evaluate_mc,
     stream_log_likelihoods,
 )
-from rhn.training.mc_command import evaluate_mc
-from rhn.training.options import OptionError
+from rhn.training.options import OptionError, Options
 
 # So small that all masks can be listed: 3 word types, 2 units of the state, 2 of the output.
 CONFIG = rhn.RHNConfig(vocab_size=3, hidden_size=2, recurrence_depth=2)
 PARAMETERS = rhn.initial_parameters(CONFIG, seed=5, init_scale=1.5, transform_bias=0.0)
 STREAM = np.array([0, 2, 1, 1, 0, 2, 2, 0, 1, 2, 0, 0, 1], dtype=np.uint8)
-OPTIONS = MonteCarloOptions(mc_samples=6, mc_rows=4, mc_file=None, legacy_mc=False, bptt_length=5, part="test")
+OPTIONS = Options(mc_samples=6, mc_rows=4, bptt_length=5)
 KEPT = np.array(list(itertools.product((0.0, 1.0), repeat=7)))  # (128, 7) every choice of kept units
 
 
@@ -70,7 +69,7 @@ def test_samples_approach_the_enumeration(model: rhn.Model) -> None:
     exact = weights @ p
     spread = np.sqrt(weights @ (p - exact) ** 2)
     average = MonteCarloAverage.empty(len(STREAM) - 1, legacy=False)
-    options = MonteCarloOptions(samples, 500, None, False, 5, "test")
+    options = Options(mc_samples=samples, mc_rows=500, bptt_length=5)
     rates = DropRates(drop_embedding=1 - keep, drop_state=1 - keep, drop_output=1 - keep)
     add_samples(model, STREAM, average, options, rates, seed=1)
     sampled = np.exp(average.log_sum) / samples
@@ -84,7 +83,7 @@ def test_samples_approach_the_enumeration(model: rhn.Model) -> None:
 def test_neither_rows_nor_windows_matter(model: rhn.Model, rows: int, bptt_length: int) -> None:
     rates = DropRates(0.3, 0.3, 0.3, 0.3)
     results = []
-    for options in (OPTIONS, MonteCarloOptions(6, rows, None, False, bptt_length, "test")):
+    for options in (OPTIONS, Options(mc_samples=6, mc_rows=rows, bptt_length=bptt_length)):
         average = MonteCarloAverage.empty(len(STREAM) - 1, legacy=False)
         add_samples(model, STREAM, average, options, rates, seed=2)
         results.append(average)
@@ -153,7 +152,7 @@ def test_the_authors_way_would_never_end_on_a_bad_model() -> None:
     hopeless = {**PARAMETERS, "softmax.bias": np.array([-40.0, -40.0, 0.0])}
     model = rhn.load_backend("reference").build(CONFIG, hopeless, "float64")
     average = MonteCarloAverage.empty(2, legacy=True)
-    options = MonteCarloOptions(100, 50, None, True, 5, "test")
+    options = Options(mc_samples=100, mc_rows=50, legacy_mc=True, bptt_length=5)
     with pytest.raises(OptionError, match="legacy_mc=True is not accepted: none of 100 passes"):
         add_samples(model, np.array([2, 0, 1]), average, options, DropRates(0.25), seed=1)
 
@@ -182,7 +181,7 @@ def test_a_run_of_samples_goes_on_where_it_stopped(
     call(evaluate_mc, **rates, mc_samples=3, mc_rows=2)
     assert call(evaluate_mc, **rates, mc_samples=5, mc_rows=2) == pytest.approx(whole, rel=1e-12)
     out = capsys.readouterr().out
-    assert "going on from the 3 samples" in out
+    assert "continued from the 3 samples" in out
     assert "no dropout): bits per character" in out
     assert "mean of 5 samples, all kept): bits per character" in out
     figures = json.loads(checkpoint.with_name("model.mc-test.json").read_text())

@@ -1,60 +1,25 @@
+"""The table of options: every one is checked, and the authors' names are known."""
+
+import math
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rhn.training.loop import TrainingOptions
-from rhn.training.options import ALIASES, OptionError, translate_arguments
-
-OPTIONS = {*ALIASES.values(), "learning_rate", "weight_decay"}
-RECIPES = {"demo", "ptb_sota"}
-VALID = {
-    "batch_size": 20,
-    "bptt_length": 35,
-    "epochs": 500,
-    "learning_rate": 0.2,
-    "lr_decay": 1.02,
-    "decay_after": 20,
-    "weight_decay": 1e-7,
-    "max_grad_norm": 10,
-    "drop_embedding": 0.25,
-    "drop_input": 0.75,
-    "drop_state": 0.25,
-    "drop_output": 0.75,
-    "seed": 1,
-    "checkpoint_minutes": 10,
-    "schedule": "exponential",
-    "plateau_patience": 3,
-    "patience": None,
-    "average_after": None,
-    "max_steps": None,
-    "max_minutes": None,
-}
-
-
-@pytest.mark.parametrize(("theirs", "ours"), ALIASES.items())
-def test_the_authors_option_names_work(theirs: str, ours: str) -> None:
-    assert translate_arguments(["train", "with", "ptb_sota", f"{theirs}=3"], OPTIONS, RECIPES) == [
-        "train",
-        "with",
-        "ptb_sota",
-        f"{ours}=3",
-    ]
-
-
-def test_a_value_may_hold_an_equals_sign() -> None:
-    assert translate_arguments(["with", "checkpoint=a=b"], OPTIONS, RECIPES) == ["with", "checkpoint=a=b"]
-
-
-def test_words_before_with_are_left_alone() -> None:
-    assert translate_arguments(["print_config"], OPTIONS, RECIPES) == ["print_config"]
-
-
-def test_an_unknown_option_suggests_the_nearest() -> None:
-    with pytest.raises(OptionError, match="'learning_rat' is not known: did you mean 'learning_rate'"):
-        translate_arguments(["with", "learning_rat=1"], OPTIONS, RECIPES)
-
-
-def test_an_unknown_recipe_suggests_the_nearest() -> None:
-    with pytest.raises(OptionError, match="'ptb_sotta' is not known: did you mean 'ptb_sota'"):
-        translate_arguments(["with", "ptb_sotta"], OPTIONS, RECIPES)
+from rhn.training.help import help_on, overview
+from rhn.training.options import (
+    ALIASES,
+    COMMANDS,
+    DEFAULTS,
+    OPTIONS,
+    Option,
+    OptionError,
+    Options,
+    check_value,
+    options_of,
+)
+from rhn.training.plan import Plan
 
 
 @pytest.mark.parametrize(
@@ -70,18 +35,114 @@ def test_an_unknown_recipe_suggests_the_nearest() -> None:
         ("max_grad_norm", float("inf")),
         ("drop_state", 1.0),
         ("seed", -1),
+        ("seed", 2**64),
         ("schedule", "linear"),
         ("patience", 0),
         ("max_minutes", "long"),
+        ("preflight", "false"),
+        ("progress", 1),
+        ("run", 2024),
+        ("run", "../elsewhere"),
+        ("runs_path", 3),
+        ("resume", True),
+        ("checkpoint", 0),
+        ("data_path", 5),
+        ("data_path", ("one", "two")),
+        ("data_path", "a\0b"),
+        ("beta2", False),
+        ("epsilon", True),
     ],
 )
 def test_an_impossible_value_is_named(name: str, value: object) -> None:
-    with pytest.raises(OptionError, match=f"{name}={value!r} is not accepted: expected"):
-        TrainingOptions(**{**VALID, name: value})
+    with pytest.raises(OptionError) as caught:
+        Options(**{name: value})
+    assert str(caught.value).startswith(f"{name}={value!r} is not accepted: expected ")
+    assert "\n" not in str(caught.value)
+
+
+def test_every_seed_of_the_specification_is_accepted() -> None:
+    assert Options(seed=2**64 - 1).seed == 2**64 - 1
+
+
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=str)
+def test_an_option_accepts_its_default_and_says_what_it_is(option: Option) -> None:
+    check_value(option, option.default)
+    assert option.meaning
+    assert option.accepted.expected
+    assert option.commands
+    assert set(option.commands) <= set(COMMANDS)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.complex_numbers(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner),
+    max_leaves=5,
+)
+
+
+@given(name=st.sampled_from(sorted(OPTIONS)), value=ANYTHING)
+def test_any_value_is_accepted_or_gets_one_sentence(name: str, value: Any) -> None:
+    message = ""
+    try:
+        check_value(OPTIONS[name], value)
+    except OptionError as error:
+        message = str(error)
+    assert message == "" or message.startswith(f"{name}=")
+
+
+def test_a_misspelt_choice_suggests_the_nearest() -> None:
+    with pytest.raises(OptionError, match=r"dataset='ptbb' is not accepted: .* \(did you mean ptb\?\)"):
+        Options(dataset="ptbb")
+
+
+def test_aliases_are_names_of_their_own() -> None:
+    assert not set(ALIASES) & set(OPTIONS)
+    assert len(ALIASES) == sum(len(option.aliases) for option in OPTIONS.values())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"embedding_size": 7}, "embedding_size=7 is not accepted with tie_weights=True"),
+        ({"precision": "bf16", "dtype": "float64"}, "precision='bf16' is not accepted with dtype='float64'"),
+        ({"level": "char"}, "level='char' is not accepted with dataset='ptb'"),
+    ],
+)
+def test_a_plan_refuses_values_that_do_not_go_together(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Plan.from_options(values)
+
+
+def test_a_model_that_cannot_fit_is_refused_with_its_size() -> None:
+    plan = Plan.from_options({"hidden_size": 10**6})
+    with pytest.raises(OptionError, match=r"hidden_size=1000000 is not accepted .* parameters need .* GB to train"):
+        plan.initial_parameters(plan.architecture(10_000))
+
+
+def test_precision_has_one_default() -> None:
+    plan = Plan.from_options({})
+    assert plan.precision(training=True, device="cpu") == "float32"
+    assert plan.precision(training=True, device="a GPU") == "tf32"
+    assert plan.precision(training=False, device="a GPU") == "float32"
+    assert Plan.from_options({"dtype": "float64"}).precision(training=True, device="a GPU") == "float32"
+    assert Plan.from_options({"precision": "bf16"}).precision(training=True, device="cpu") == "bf16"
 
 
 def test_the_learning_rate_decays_from_the_epoch_the_authors_mean() -> None:
-    options = TrainingOptions(**VALID)
-    assert options.learning_rate_of(19, []) == 0.2  # the 20th epoch
-    assert options.learning_rate_of(20, []) == 0.2 / 1.02  # "max_epoch = 20": the 21st is the first decayed one
-    assert options.learning_rate_of(22, []) == 0.2 / 1.02**3
+    plan = Plan.from_options({"batch_size": 20})
+    assert plan.learning_rate(19, []) == 0.2  # the 20th epoch
+    assert plan.learning_rate(20, []) == 0.2 / 1.02  # "max_epoch = 20": the 21st is the first decayed one
+    assert math.isclose(plan.learning_rate(22, []), 0.2 / 1.02**3)
+
+
+def test_help_lists_every_command_and_each_command_its_options() -> None:
+    page = overview("program")
+    for command in COMMANDS:
+        assert f"  {command} " in page
+        listed = help_on(command, "program")
+        for option in options_of(command):
+            assert f"  {option.name} = {DEFAULTS[option.name]!r}\n" in listed
+    assert "Authors' name: drop_x" in help_on("drop_embedding", "program")
+    assert "hidden_size = 830" in help_on("ptb_sota", "program")
+    with pytest.raises(OptionError, match="help 'evaluat' is not known: did you mean 'evaluate'"):
+        help_on("evaluat", "program")

@@ -8,8 +8,8 @@ import pytest
 
 from rhn.reference_backend import ReferenceBackend
 from rhn.training import train as train_command
-from rhn.training.command_line import create_experiment
-from rhn.training.evaluate_command import evaluate_checkpoint
+from rhn.training.evaluate.stream import evaluate_checkpoint
+from rhn.training.options import DEFAULTS
 
 
 class Watched(ReferenceBackend):
@@ -64,7 +64,7 @@ def test_a_gpu_trains_in_tf32_and_scores_in_float32(
         "run": "run",
         **words,
     }
-    defaults = create_experiment("reference").configurations[0]()
+    defaults = DEFAULTS
     train_command.train("reference", {**defaults, **given}, given, lambda name, value, step: None)
     assert backend.precisions == [trained, trained, scored]  # the run's model, the preflight's, that of the best epoch
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["precision"] == trained

@@ -8,7 +8,7 @@ import pytest
 
 from rhn.preflight import PreflightError
 from rhn.training import train as train_command
-from rhn.training.command_line import create_experiment
+from rhn.training.options import DEFAULTS
 from rhn_conformance.mutants import MUTANTS
 
 
@@ -29,7 +29,7 @@ def train_on_a_broken_backend(folder: Path, monkeypatch: pytest.MonkeyPatch, **w
         "run": "broken",
         **words,
     }
-    defaults = create_experiment("reference").configurations[0]()
+    defaults = DEFAULTS
     train_command.train("reference", {**defaults, **given}, given, lambda name, value, step: None)
 
 

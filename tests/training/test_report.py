@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rhn.training.environment import describe_environment
 
 import rhn
-from rhn.training.environment import describe_environment
 from rhn.training.report.__main__ import learning_curves, main, write_report
 from rhn.training.run.record import RunRecordError, read_run
 

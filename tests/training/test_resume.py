@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import rhn
-from rhn.training.command_line import create_experiment
+from rhn.training.options import DEFAULTS
 from rhn.training.train import train as train_model
 
 TEXT = "pack my box with five dozen liquor jugs.\n" * 20
@@ -72,12 +72,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"optimizer": "adam", "learning_rate": 0.01}, {"average_after": 1, "learning_rate": 2.0}, {"drop_state": 0.5}],
+    [{}, {"optimizer": "adam", "learning_rate": 0.01}, {"average_after": 1, "learning_rate": 0.5}, {"drop_state": 0.5}],
     ids=["sgd", "adam", "averaging", "dropout"],
 )
 def test_stopping_by_max_steps_and_resuming_changes_nothing(tmp_path: Path, options: dict[str, Any]) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
-    defaults = create_experiment("reference").configurations[0]()
+    defaults = DEFAULTS
     given = {
         "dataset": "text",
         "data_path": str(tmp_path / "text.txt"),

@@ -1,5 +1,6 @@
-"""Dynamic evaluation: the model goes on learning from the text that it is scored on (Krause et al. 2018,
-arXiv 1709.07432).
+"""The command `evaluate_dynamic`: how good is a model that goes on learning from the text that it is scored on.
+
+Dynamic evaluation is by Krause et al. 2018, arXiv 1709.07432.
 
 Every window is scored before anything is learned from it, so no token is predicted with its own help. Still the figures
 are another kind than static ones: at the end of a stream the model has seen most of it.
@@ -7,9 +8,9 @@ are another kind than static ones: at the end of a stream the model has seen mos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,71 +18,32 @@ from numpy.typing import NDArray
 
 from rhn.backend import Model
 from rhn.spec.parameters import Parameters
-from rhn.training.checks import require_integer, require_number, require_one_of
-from rhn.training.score import Score, score_of_pieces
+from rhn.training.console import say, shown_progress
+from rhn.training.evaluate.result import beside, write_result
+from rhn.training.evaluate.stream import evaluate
+from rhn.training.options import OPTIONS, Options
+from rhn.training.run.checkpoint import open_checkpoint
+from rhn.training.score import UNITS, Score, score_of_pieces
 from rhn_datasets import windows
 
 # What dynamic_rate=None stands for. That of "rms" is the default of the authors' program, tuned for an LSTM on PTB; for
 # "sgd" they have none: this one, over 5 tokens, is the paper's 0.2 for a loss that is summed over time.
 DEFAULT_RATE = {"rms": 5e-5, "sgd": 1.0}
 
+_RECORDED = [name for name, option in OPTIONS.items() if "evaluate_dynamic" in option.commands and "dynamic" in name]
+_RECORDED += ["max_grad_norm", "part"]
 
-@dataclass(frozen=True)
-class DynamicOptions:
-    """How a model learns while it is evaluated; the names are those of the command line.
 
-    Gradients are those of the loss per token, the mean over window and batch, as in the authors' program.
-
-    Args:
-        dynamic_rule: "sgd", or "rms": every gradient is divided by its root mean square over the training data, and
-            the weights are pulled back to the trained ones, the stronger the larger that root is.
-        dynamic_rate: learning rate, above 0; None: that of `DEFAULT_RATE`.
-        dynamic_length: tokens of a window, at least 1.
-        dynamic_decay: of "rms", the pull back, at least 0.
-        dynamic_epsilon: of "rms", added to the roots, above 0.
-        dynamic_batch_size: of "rms", rows side by side when the squares are gathered; more rows, smaller gradients.
-        dynamic_windows: of "rms", over how many windows of the training data; None is all.
-        max_grad_norm: of "sgd", clips the gradient of the loss summed over the window, as in training.
-        part: of the data, "train", "valid" or "test".
-
-    Raises:
-        OptionError: an option has a value outside of what is accepted.
-    """
-
-    dynamic_rule: str
-    dynamic_rate: float | None
-    dynamic_length: int
-    dynamic_decay: float
-    dynamic_epsilon: float
-    dynamic_batch_size: int
-    dynamic_windows: int | None
-    max_grad_norm: float
-    part: str
-
-    def __post_init__(self) -> None:
-        require_one_of("dynamic_rule", self.dynamic_rule, ("sgd", "rms"))
-        for name in ("dynamic_length", "dynamic_batch_size"):
-            require_integer(name, getattr(self, name), 1)
-        if self.dynamic_windows is not None:
-            require_integer("dynamic_windows", self.dynamic_windows, 1)
-        if self.dynamic_rate is not None:
-            require_number("dynamic_rate", self.dynamic_rate, zero=False)
-        require_number("dynamic_decay", self.dynamic_decay, zero=True)
-        require_number("dynamic_epsilon", self.dynamic_epsilon, zero=False)
-        require_number("max_grad_norm", self.max_grad_norm, zero=False)
-        require_one_of("part", self.part, ("train", "valid", "test"))
-
-    @property
-    def rate(self) -> float:
-        """The learning rate."""
-        return DEFAULT_RATE[self.dynamic_rule] if self.dynamic_rate is None else self.dynamic_rate
+def rate_of(options: Options) -> float:
+    """The learning rate for the loss per token, the mean over window and batch, as in the authors' program."""
+    return DEFAULT_RATE[options.dynamic_rule] if options.dynamic_rate is None else options.dynamic_rate
 
 
 def evaluate_dynamic_sgd(
     model: Model,
     tokens: NDArray[np.integer],
     level: str,
-    options: DynamicOptions,
+    options: Options,
     progress: Callable[[int], Any] = lambda tokens: None,
 ) -> Score:
     """Score `tokens` (n,) at batch 1, with a step of SGD after each window.
@@ -98,7 +60,7 @@ def evaluate_dynamic_sgd(
     with _restored_parameters(model):
         for inputs, targets in windows(tokens, 1, options.dynamic_length, drop_last=False):
             # At batch 1 the step's own loss is the score, from before the step; it is summed over time, hence the rate.
-            rate = options.rate / targets.size
+            rate = rate_of(options) / targets.size
             loss, state = model.train_step(inputs, targets, state, None, rate, 0.0, options.max_grad_norm)
             losses.append(loss)  # stays on the device
             counts.append(targets.size)
@@ -111,7 +73,7 @@ def evaluate_dynamic_rms(
     model: Model,
     tokens: NDArray[np.integer],
     level: str,
-    options: DynamicOptions,
+    options: Options,
     roots: Parameters,
     progress: Callable[[int], Any] = lambda tokens: None,
 ) -> Score:
@@ -140,7 +102,7 @@ def evaluate_dynamic_rms(
         current = dict(trained)
         for inputs, targets in windows(tokens, 1, options.dynamic_length, drop_last=False):
             loss, gradients, state = model.gradients(inputs, targets, state)
-            rate = options.rate / targets.size  # the loss is summed over time
+            rate = rate_of(options) / targets.size  # the loss is summed over time
             for name, p in current.items():
                 step = rate * gradients[name] / (roots[name] + options.dynamic_epsilon)
                 current[name] = p - step + pulls[name] * (trained[name] - p)
@@ -154,7 +116,7 @@ def evaluate_dynamic_rms(
 def gradient_roots(
     model: Model,
     tokens: NDArray[np.integer],
-    options: DynamicOptions,
+    options: Options,
     progress: Callable[[int], Any] = lambda tokens: None,
 ) -> Parameters:
     """Root of the mean squared gradient of every parameter, over windows of the training stream `tokens` (n,).
@@ -182,3 +144,42 @@ def _restored_parameters(model: Model) -> Iterator[Parameters]:
         yield trained
     finally:
         model.load_parameters(trained)
+
+
+def evaluate_dynamic(backend_name: str, values: Mapping[str, Any], given: Mapping[str, Any]) -> float:
+    """The command: score a checkpoint by dynamic evaluation at batch 1, beside its static score.
+
+    The arguments are those of `open_checkpoint`.
+
+    Raises:
+        ValueError, OSError, ImportError: with one sentence for the user.
+    """
+    opened = open_checkpoint(backend_name, values, given)
+    o, corpus = opened.options, opened.load_corpus()
+    model, level, tokens = opened.model, corpus.level, getattr(corpus, o.part)
+
+    with shown_progress("static", len(tokens) - 1, show=o.progress) as bar:
+        static = evaluate(model, tokens, level, progress=bar.update)
+    say(f"  {o.part} (static, batch 1): {static}")
+    rule = f"{o.dynamic_rule}, rate {rate_of(o):g}, windows of {o.dynamic_length}"
+    if o.dynamic_rule == "sgd":
+        with shown_progress("dynamic", len(tokens) - 1, show=o.progress) as bar:
+            score = evaluate_dynamic_sgd(model, tokens, level, o, bar.update)
+    else:
+        rule += f", decay {o.dynamic_decay:g}"
+        with shown_progress("statistics", len(corpus.train), show=o.progress) as bar:
+            roots = gradient_roots(model, corpus.train, o, bar.update)
+        with shown_progress("dynamic", len(tokens) - 1, show=o.progress) as bar:
+            score = evaluate_dynamic_rms(model, tokens, level, o, roots, bar.update)
+    how = f"{o.part} (dynamic evaluation, not comparable with static figures; {rule})"
+    say(f"  {how}: {score}")
+    figures = {
+        "metric": UNITS[level],
+        "part": o.part,
+        "options": {name: getattr(o, name) for name in _RECORDED},
+        "score": {**asdict(score), "value": score.value},
+        "static_score": {**asdict(static), "value": static.value},
+    }
+    shown = {f"{o.part} (static, batch 1)": str(static), how: str(score)}
+    write_result(beside(str(o.checkpoint), f"dynamic-{o.part}"), shown, figures, None)
+    return score.value

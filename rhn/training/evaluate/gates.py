@@ -1,4 +1,4 @@
-"""What the gates of a trained model do, as section 6 of the paper shows it.
+"""The command `analyse`: what the gates of a trained model do, as section 6 of the paper shows it.
 
 Gate values are no part of what a backend gives out: they are recomputed from its parameters with the layer of the
 specification, in NumPy.
@@ -17,32 +17,17 @@ from rhn.backend import Model
 from rhn.spec.config import RHNConfig
 from rhn.spec.parameters import Parameters
 from rhn.spec.reference import LayerWeights, layer_forward, zero_state
-from rhn.training.checks import require_integer, require_one_of
+from rhn.training.console import say, shown_progress
+from rhn.training.evaluate.result import beside, png_of, write_result
 from rhn.training.evaluate.stream import FULL_WINDOW, evaluate
+from rhn.training.run.checkpoint import open_checkpoint
+from rhn.training.score import UNITS, in_units
 from rhn_datasets import windows
+
+PERCENTILES = (0, 5, 25, 50, 75, 95, 100)  # of the state norms
 
 # A bias that shuts a gate: sigmoid(-80) is 2e-35, nothing beside any state, and exp(80) fits into float32.
 SHUT = -80.0
-
-
-@dataclass(frozen=True)
-class AnalysisOptions:
-    """What is analysed; the names are those of the command line.
-
-    Args:
-        analyse_tokens: how many tokens from the start of the part, at least 1.
-        part: of the data, "train", "valid" or "test".
-
-    Raises:
-        OptionError: an option has a value outside of what is accepted.
-    """
-
-    analyse_tokens: int
-    part: str
-
-    def __post_init__(self) -> None:
-        require_integer("analyse_tokens", self.analyse_tokens, 1)
-        require_one_of("part", self.part, ("train", "valid", "test"))
 
 
 @dataclass(frozen=True)
@@ -132,3 +117,87 @@ def _gates(
             norms[i].append(np.linalg.norm(x[0].astype(np.float64), axis=-1))  # (T,)
         progress(inputs.size)
     return sums / (len(tokens) - 1), np.array([np.concatenate(pieces) for pieces in norms])
+
+
+def analyse_checkpoint(backend_name: str, values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """The command: print gates, lesions and state norms of a checkpoint; write them as JSON and picture beside it.
+
+    The arguments are those of `open_checkpoint`.
+
+    Raises:
+        ValueError, OSError, ImportError: with one sentence for the user.
+    """
+    opened = open_checkpoint(backend_name, values, given)
+    o, corpus = opened.options, opened.load_corpus()
+    tokens = getattr(corpus, o.part)[: o.analyse_tokens + 1]
+    n = len(tokens) - 1
+    passes = 2 + opened.model.config.num_layers * opened.model.config.recurrence_depth
+    with shown_progress("analyse", passes * n, show=o.progress) as bar:
+        analysis = analyse(opened.model, tokens, corpus.level, bar.update)
+    percentiles = np.percentile(analysis.state_norms, PERCENTILES, axis=1).T  # (N, percentiles)
+    _print_table(analysis, percentiles, corpus.level, f"the first {n:,} tokens of {o.part}")
+    figures = {
+        "part": o.part,
+        "tokens": n,
+        "metric": UNITS[corpus.level],
+        "value": in_units(analysis.nats, corpus.level),
+        "nats": analysis.nats,
+        "transform_gate_mean": analysis.activity.tolist(),
+        "transform_gate_std_over_units": analysis.activity_std.tolist(),
+        "nats_with_gate_shut": analysis.lesion_nats.tolist(),
+        "state_norm_percentiles": [dict(zip(map(str, PERCENTILES), row.tolist(), strict=True)) for row in percentiles],
+    }
+    shown = {
+        f"first {n:,} tokens of {o.part}": f"{UNITS[corpus.level]} {in_units(analysis.nats, corpus.level):.4g}",
+        "mean transform gate, per layer by micro-step": _listed(analysis.activity, "{:.3f}"),
+        f"{UNITS[corpus.level]} with one gate shut, likewise": _listed(
+            np.vectorize(lambda nats: in_units(float(nats), corpus.level))(analysis.lesion_nats), "{:.4g}"
+        ),
+    }
+    title = f"{corpus.name}, first {n:,} tokens of {o.part}"
+    write_result(beside(str(o.checkpoint), "analysis"), shown, figures, gate_chart(analysis, title))
+
+
+def _listed(values: np.ndarray, form: str) -> str:
+    """(layers, micro-steps) as text."""
+    return "; ".join(", ".join(form.format(value) for value in layer) for layer in values)
+
+
+def _print_table(analysis: GateAnalysis, percentiles: np.ndarray, level: str, stream: str) -> None:
+    say(f"{stream}: {UNITS[level]} {in_units(analysis.nats, level):.4g}")
+    say(f"layer  micro-step  mean transform gate (± over units)  {UNITS[level]} with it shut")
+    for layer, micro_step in np.ndindex(analysis.activity.shape):
+        mean, spread = analysis.activity[layer, micro_step], analysis.activity_std[layer, micro_step]
+        shut = in_units(float(analysis.lesion_nats[layer, micro_step]), level)
+        say(f"{layer:5}  {micro_step:10}  {mean:19.4f} ± {spread:<12.4f}  {shut:.4g}")
+    for layer, row in enumerate(percentiles):
+        values = ", ".join(f"{percent}% {norm:.3g}" for percent, norm in zip(PERCENTILES, row, strict=True))
+        say(f"layer {layer}, norm of the state after a time step, percentiles: {values}")
+
+
+def gate_chart(analysis: GateAnalysis, title: str) -> bytes:
+    """A PNG of three panels: gate activity and loss without the gate by micro-step, and a histogram of state norms."""
+    from matplotlib.figure import Figure
+
+    num_layers, depth = analysis.activity.shape
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure.suptitle(title)
+    activity, lesions, norms = figure.subplots(1, 3)
+    width = 0.8 / num_layers  # of a bar: the layers stand side by side
+    for layer in range(num_layers):
+        label = f"layer {layer}"
+        places = np.arange(depth) + (layer - (num_layers - 1) / 2) * width
+        activity.bar(places, analysis.activity[layer], width, yerr=analysis.activity_std[layer], label=label, capsize=2)
+        bars = lesions.bar(places, analysis.lesion_nats[layer] - analysis.nats, width)
+        lesions.bar_label(bars, fmt="%.2g", fontsize=8)  # one large bar makes the others hard to read
+        norms.hist(analysis.state_norms[layer], bins=50, alpha=0.6, density=True)
+    activity.set(title="transform gate: mean, and spread over units", xlabel="micro-step", ylim=(0, 1))
+    lesions.set(title="increase of the loss with the gate shut", xlabel="micro-step", ylabel="nats per token")
+    norms.set(title="norm of the state after a time step", xlabel="Euclidean norm", ylabel="density")
+    for axes in (activity, lesions):
+        axes.set_xticks(range(depth))
+    for axes in (activity, lesions, norms):
+        axes.grid(alpha=0.3)
+    if num_layers > 1:
+        activity.legend()
+    return png_of(figure)

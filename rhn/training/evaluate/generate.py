@@ -1,14 +1,20 @@
-"""Text from a model, one token at a time."""
+"""The command `generate`: text from a checkpoint, one token at a time. It needs no data but the checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import codecs
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rhn.backend import Model
 from rhn.spec.random import Purpose, uniform
+from rhn.training.console import say
+from rhn.training.run.checkpoint import open_checkpoint
+from rhn_datasets.vocabulary import END_OF_LINE, Vocabulary
 
 
 def generate(
@@ -51,3 +57,51 @@ def generate(
         token = int(np.searchsorted(cumulative, draw * cumulative[-1], side="right"))
         yield token
         logits, state = model.forward(np.array([[token]]), state)
+
+
+def generate_text(backend_name: str, values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """The command: print a prompt and what a checkpoint makes of it, every token as soon as it is drawn.
+
+    The arguments are those of `open_checkpoint`.
+
+    Raises:
+        ValueError, OSError, ImportError: with one sentence for the user.
+    """
+    opened = open_checkpoint(backend_name, values, given)
+    o, vocabulary = opened.options, opened.vocabulary
+    prompt = vocabulary.encode(default_prompt(vocabulary) if o.prompt is None else o.prompt)
+    drawn = generate(opened.model, prompt, o.length, temperature=o.temperature, top_k=o.top_k, seed=o.seed)
+    for piece in decoded_pieces(vocabulary, chain(prompt.tolist(), drawn)):
+        say(piece, end="")
+    say("")
+
+
+def default_prompt(vocabulary: Vocabulary) -> str:
+    """A line end, a space, or the first symbol: the first of these that the vocabulary has."""
+    line_end = END_OF_LINE if vocabulary.level == "word" else "\n"
+    if line_end in vocabulary.symbols:
+        return "\n"
+    return " " if " " in vocabulary.symbols else vocabulary.symbols[0]
+
+
+def decoded_pieces(vocabulary: Vocabulary, tokens: Iterable[int]) -> Iterator[str]:
+    """The text of `tokens` piece by piece; joined, the pieces are what `vocabulary.decode` makes of all tokens.
+
+    A byte within a character gives an empty piece; the character comes with its last byte.
+    """
+    symbols = (vocabulary.symbols[token] for token in tokens)
+    if vocabulary.level == "char":
+        yield from symbols
+    elif vocabulary.level == "byte":
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        for symbol in symbols:
+            yield decoder.decode(symbol.encode("latin-1"))
+        yield decoder.decode(b"", final=True)
+    else:
+        at_line_start = True
+        for symbol in symbols:
+            if symbol == END_OF_LINE:
+                yield "\n"
+            else:
+                yield symbol if at_line_start else f" {symbol}"
+            at_line_start = symbol == END_OF_LINE

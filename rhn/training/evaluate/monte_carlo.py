@@ -1,11 +1,14 @@
-"""Monte Carlo dropout: the mean prediction of a model over its dropout masks (Gal and Ghahramani 2016)."""
+"""The command `evaluate_mc`: how good is the mean prediction of a model over its dropout masks.
+
+Monte Carlo dropout (Gal and Ghahramani 2016), as SPEC.md 4.8 draws it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,12 @@ from numpy.typing import NDArray
 from rhn.backend import Model
 from rhn.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from rhn.spec.masks import DropRates, StreamMasks, sample_stream_masks
-from rhn.training.checks import require_integer, require_one_of
-from rhn.training.options import OptionError
-from rhn.training.score import Score, score_of_pieces
+from rhn.training.console import say, shown_progress
+from rhn.training.evaluate.result import beside, png_of, write_result
+from rhn.training.evaluate.stream import evaluate
+from rhn.training.options import OptionError, Options
+from rhn.training.run.checkpoint import open_checkpoint
+from rhn.training.score import UNITS, Score, in_units, score_of_pieces
 from rhn_datasets import windows
 
 # Of the authors' script: passes with a larger perplexity are thrown away, and no mean probability is taken to be
@@ -25,45 +31,6 @@ from rhn_datasets import windows
 LEGACY_LARGEST_PERPLEXITY = 500.0
 LEGACY_MARGIN = 1e-10
 _HOPELESS = 100  # passes without a single kept one after which theirs would go on for ever
-
-
-@dataclass(frozen=True)
-class MonteCarloOptions:
-    """How the mean prediction is sampled; the names are those of the command line.
-
-    Args:
-        mc_samples: samples to average, at least 1.
-        mc_rows: samples that run side by side as rows of one batch. The result does not depend on it; the memory does:
-            mc_rows * bptt_length * V logits on the device, mc_rows * tokens log-likelihoods in NumPy.
-        mc_file: where the running sums are kept, a name that ends in .safetensors; None: beside the checkpoint.
-        legacy_mc: sample as the authors' script did; see `MonteCarloAverage`.
-        bptt_length: window length; the result does not depend on it either.
-        part: of the data, "train", "valid" or "test".
-
-    Raises:
-        OptionError: an option has a value outside of what is accepted.
-    """
-
-    mc_samples: int
-    mc_rows: int
-    mc_file: str | None
-    legacy_mc: bool
-    bptt_length: int
-    part: str
-
-    def __post_init__(self) -> None:
-        for name in ("mc_samples", "mc_rows", "bptt_length"):
-            require_integer(name, getattr(self, name), 1)
-        require_one_of("legacy_mc", self.legacy_mc, (True, False))
-        require_one_of("part", self.part, ("train", "valid", "test"))
-        file = self.mc_file
-        if file is not None and not (
-            isinstance(file, str) and file.endswith(".safetensors") and Path(file).parent.is_dir()
-        ):
-            raise OptionError(
-                f"mc_file={file!r} is not accepted: expected None, or a file name that ends in .safetensors, in a"
-                " folder that exists"
-            )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -192,7 +159,7 @@ def add_samples(
     model: Model,
     tokens: NDArray[np.integer],
     average: MonteCarloAverage,
-    options: MonteCarloOptions,
+    options: Options,
     rates: DropRates,
     seed: int,
     *,
@@ -233,3 +200,112 @@ def _legacy_nats(log_mean: NDArray[np.float64]) -> float:
     lowest = math.log(LEGACY_MARGIN)
     clipped = np.clip(log_mean, lowest, math.log1p(-LEGACY_MARGIN))  # (n,)
     return float(-(clipped.sum() + lowest) / (len(clipped) + 1))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The command
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def evaluate_mc(backend_name: str, values: Mapping[str, Any], given: Mapping[str, Any]) -> float:
+    """The command: score a checkpoint by Monte Carlo dropout at batch 1, continued from the samples in `mc_file`.
+
+    Every sample has one set of masks for the whole stream, drawn with the rates of the run, and is kept. Prints the
+    score beside the static one and writes figures and curve (score against number of samples) beside `mc_file`. The
+    arguments are those of `open_checkpoint`.
+
+    Raises:
+        ValueError, OSError, ImportError: with one sentence for the user.
+    """
+    _check_file(values["mc_file"])
+    opened = open_checkpoint(backend_name, values, given)
+    o, rates = opened.options, opened.plan.rates
+    if not any(rates):
+        raise OptionError("drop rates of 0 are not accepted: the run has no dropout, so there is nothing to sample")
+    corpus = opened.load_corpus()
+    level, tokens = corpus.level, getattr(corpus, o.part)
+
+    label = f"{'legacy-mc' if o.legacy_mc else 'mc'}-{o.part}"
+    file = Path(o.mc_file or beside(str(o.checkpoint), f"{label}.safetensors"))
+    identity = identity_of(opened.model, tokens, rates, o.seed, o.legacy_mc)
+    if file.exists():
+        average = MonteCarloAverage.load(file, identity)
+        say(f"continued from the {average.kept} samples in {file}")
+    else:
+        average = MonteCarloAverage.empty(len(tokens) - 1, o.legacy_mc)
+
+    passes_to_go = max(o.mc_samples - average.kept, 0)
+    with shown_progress("samples", passes_to_go * (len(tokens) - 1), show=o.progress) as bar:
+
+        def after_batch() -> None:
+            average.save(file, identity)
+            if average.kept:
+                value = in_units(average.running_nats[-1], level)
+                bar.note(f"{UNITS[level]} {value:.4g} of {average.kept} samples")
+
+        add_samples(opened.model, tokens, average, o, rates, o.seed, after_batch=after_batch, progress=bar.update)
+    score, static = average.score(level), evaluate(opened.model, tokens, level)
+    shown = {
+        f"{o.part} (batch 1, no dropout)": str(static),
+        f"{o.part} (batch 1, {_description(average)})": str(score),
+    }
+    for name, value in shown.items():
+        say(f"  {name}: {value}")
+    figures = {
+        "metric": UNITS[level],
+        "part": o.part,
+        "legacy_mc": o.legacy_mc,
+        "samples": average.kept,
+        "passes": len(average.pass_nats),
+        "drop_rates": rates._asdict(),
+        "seed": o.seed,
+        "score": {**asdict(score), "value": score.value},
+        "static_score": {**asdict(static), "value": static.value},
+        "value_of_each_pass": [in_units(nats, level) for nats in average.pass_nats],
+        "value_after_each_sample": [in_units(nats, level) for nats in average.running_nats],
+    }
+    chart = monte_carlo_chart(average.running_nats, static.nats, level, file.stem)
+    write_result(file.with_suffix(""), shown, figures, chart)
+    return score.value
+
+
+def _description(average: MonteCarloAverage) -> str:
+    if not average.legacy:
+        return f"MC dropout, mean of {average.kept} samples, all kept"
+    return (
+        f"MC dropout as the authors' script samples, not comparable: one draw drops all words or none,"
+        f" {average.kept} of {len(average.pass_nats)} passes kept, those with a perplexity below"
+        f" {LEGACY_LARGEST_PERPLEXITY:g} on this very text"
+    )
+
+
+def _check_file(file: str | None) -> None:
+    if file is not None and not (file.endswith(".safetensors") and Path(file).parent.is_dir()):
+        raise OptionError(
+            f"mc_file={file!r} is not accepted: expected None, or a name that ends in .safetensors, in a folder"
+            " that exists"
+        )
+
+
+def monte_carlo_chart(running_nats: Sequence[float], static_nats: float, level: str, title: str) -> bytes:
+    """A PNG: score of the mean prediction against the number of samples in it, and that without dropout.
+
+    Args:
+        running_nats: after 1, 2, ... samples, in nats per token.
+        static_nats: without dropout.
+        level: "word", "char" or "byte".
+        title: above the picture.
+    """
+    from matplotlib.figure import Figure  # without pyplot: no display and no global state
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    values = [in_units(nats, level) for nats in running_nats]
+    axes.plot(range(1, len(values) + 1), values, marker="." if len(values) < 30 else "", label="mean of the samples")
+    axes.axhline(in_units(static_nats, level), color="0.4", linestyle="dashed", label="no dropout")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set(title=title, xlabel="samples", ylabel=UNITS[level])
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return png_of(figure)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rhn.files import write_atomically
-from rhn.training.report.__main__ import write_report
+from rhn.training.console import say
+from rhn.training.report.run import write_report
 from rhn.training.run.record import RunRecordError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def beside(checkpoint: str, label: str) -> Path:
@@ -36,4 +41,11 @@ def write_result(path: Path, shown: Mapping[str, str], figures: Mapping[str, Any
         written.append(picture_file)
     with suppress(RunRecordError):  # the checkpoint has been moved out of the folder of its run
         written.append(write_report(path.parent))
-    print(f"written: {', '.join(str(file) for file in written)}")
+    say(f"written: {', '.join(str(file) for file in written)}")
+
+
+def png_of(figure: Figure) -> bytes:
+    """A figure of matplotlib as PNG."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    return picture.getvalue()

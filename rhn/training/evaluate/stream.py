@@ -1,69 +1,23 @@
-"""How good a model is on a stream of tokens."""
+"""The command `evaluate`: how good a model is on a stream of tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from rhn.backend import Model, State
 from rhn.spec.reference import cross_entropy
-from rhn.training.checks import require_integer, require_number, require_one_of
+from rhn.training.console import say, shown_progress
+from rhn.training.options import Options
+from rhn.training.run.checkpoint import open_checkpoint
 from rhn.training.score import Score, score_of_windows
 from rhn_datasets import Corpus, windows
 
 FULL_WINDOW = 100  # of the evaluation of a full stream, which does not depend on it
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """How a stream is scored; the names are those of the command line.
-
-    Args:
-        evaluation: "full": at batch 1, every token but the first in its full context, whatever the other options say;
-            "authors_batched": `batch_size` rows, windows of `bptt_length`, tails dropped, as the authors' programs
-            choose their checkpoint.
-        temperature: divides the logits, above 0.
-        batch_size: of "authors_batched".
-        bptt_length: of "authors_batched".
-
-    Raises:
-        OptionError: an option has a value outside of what is accepted.
-    """
-
-    evaluation: str = "full"
-    temperature: float = 1.0
-    batch_size: int = 1
-    bptt_length: int = FULL_WINDOW
-
-    def __post_init__(self) -> None:
-        require_one_of("evaluation", self.evaluation, ("full", "authors_batched"))
-        require_number("temperature", self.temperature, zero=False)
-        require_integer("batch_size", self.batch_size, 1)
-        require_integer("bptt_length", self.bptt_length, 1)
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What `evaluate` is to be called with."""
-        if self.evaluation == "full":
-            return {"batch_size": 1, "bptt_length": FULL_WINDOW, "temperature": self.temperature}
-        return {
-            "batch_size": self.batch_size,
-            "bptt_length": self.bptt_length,
-            "drop_last": True,
-            "temperature": self.temperature,
-        }
-
-    def __str__(self) -> str:
-        way = "batch 1"
-        if self.evaluation == "authors_batched":
-            way = f"the authors' batched way: batch {self.batch_size}, windows of {self.bptt_length}, tails dropped"
-        return way if self.temperature == 1.0 else f"{way}; temperature {self.temperature:g}"
 
 
 def evaluate(
@@ -117,20 +71,35 @@ def _step_at_temperature(
 
 def score_full_streams(model: Model, corpus: Corpus, show_progress: bool) -> dict[str, Score]:
     """Score the validation and the test part of `corpus` at batch 1, and print the scores."""
-    return score_streams(model, corpus, show_progress, EvaluationOptions())
+    return score_streams(model, corpus, Options(progress=show_progress))
 
 
-def score_streams(model: Model, corpus: Corpus, show_progress: bool, options: EvaluationOptions) -> dict[str, Score]:
-    """Score the validation and the test part of `corpus` as `options` say, and print the scores."""
+def score_streams(model: Model, corpus: Corpus, options: Options) -> dict[str, Score]:
+    """Score the validation and the test part of `corpus` as `options` say, and print the scores.
+
+    "full" scores every token but the first in its full context, at batch 1. "authors_batched" scores `batch_size` rows
+    in windows of `bptt_length` and drops the tails, as the authors' programs do to choose their checkpoint.
+    """
+    how: dict[str, Any] = {"batch_size": 1, "bptt_length": FULL_WINDOW}
+    way = "batch 1"
+    if options.evaluation == "authors_batched":
+        how = {"batch_size": options.batch_size, "bptt_length": options.bptt_length, "drop_last": True}
+        way = f"the authors' batched way: batch {options.batch_size}, windows of {options.bptt_length}, tails dropped"
+    if options.temperature != 1.0:
+        way += f"; temperature {options.temperature:g}"
     scores = {}
     for name in ("valid", "test"):
         tokens = getattr(corpus, name)
-        with progress_bar(name, len(tokens) - 1, show_progress) as bar:
-            scores[name] = evaluate(model, tokens, corpus.level, **options.arguments, progress=bar.update)
-        print(f"  {name} ({options}): {scores[name]}")
+        with shown_progress(name, len(tokens) - 1, show=options.progress) as shown:
+            scores[name] = evaluate(
+                model, tokens, corpus.level, **how, temperature=options.temperature, progress=shown.update
+            )
+        say(f"  {name} ({way}): {scores[name]}")
     return scores
 
 
-def progress_bar(description: str, total: int, show: bool) -> tqdm:
-    """A bar over `total` tokens, which leaves nothing behind."""
-    return tqdm(total=total, desc=description, unit=" tokens", unit_scale=True, leave=False, disable=not show)
+def evaluate_checkpoint(backend_name: str, values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, float]:
+    """The command: score a checkpoint on the validation and test part of its data; see `open_checkpoint`."""
+    opened = open_checkpoint(backend_name, values, given)
+    scores = score_streams(opened.model, opened.load_corpus(), opened.options)
+    return {name: score.value for name, score in scores.items()}

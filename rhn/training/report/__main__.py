@@ -13,22 +13,10 @@ from pathlib import Path
 from rhn.files import write_atomically
 from rhn.training.report.charts import learning_curves
 from rhn.training.report.comparison import comparison_page, comparison_table
-from rhn.training.report.run import run_page
+from rhn.training.report.run import run_page, write_report
 from rhn.training.run.record import RunRecordError, read_run
 
 __all__ = ["learning_curves", "main", "write_report"]
-
-
-def write_report(folder: Path) -> Path:
-    """Write `report.html` into the folder of a run, from the files that are there, and return its path.
-
-    Raises:
-        RunRecordError: none of the files of a run is there, or one is damaged.
-        OSError: the page cannot be written.
-    """
-    report = folder / "report.html"
-    write_atomically(report, run_page(read_run(folder)))
-    return report
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

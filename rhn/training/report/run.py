@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from html import escape
+from pathlib import Path
 from typing import Any
 
+from rhn.files import write_atomically
 from rhn.training.report import page
 from rhn.training.report.charts import Line
-from rhn.training.run.record import RunRecord
+from rhn.training.run.record import RunRecord, read_run
 
 _PARTS = {"train (with dropout)": "train_nats", "valid": "valid_nats", "test": "test_nats"}
 
@@ -127,3 +129,15 @@ def _values(items: dict[str, Any], file: str) -> str:
 
 def _lack(file: str) -> str:
     return f'<p class="quiet">Not recorded: {file} is missing or empty.</p>'
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into the folder of a run, from the files that are there, and return its path.
+
+    Raises:
+        RunRecordError: none of the files of a run is there, or one is damaged.
+        OSError: the page cannot be written.
+    """
+    report = folder / "report.html"
+    write_atomically(report, run_page(read_run(folder)))
+    return report

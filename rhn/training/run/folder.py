@@ -1,41 +1,36 @@
-"""What a run leaves on disk, every file written whole or not at all."""
+"""The folder of a run: what it leaves on disk, every file written whole or not at all."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
+from filelock import FileLock, Timeout
 
-from rhn.checkpoint import save_checkpoint
-from rhn.files import write_atomically
-from rhn.training.options import OptionError
+from rhn.backend import Backend
+from rhn.checkpoint import package_version
+from rhn.files import remove_leftovers, write_atomically
+from rhn.machine import describe_machine
+from rhn.training.options import OPTIONS, OptionError, Options, options_from
 
-# Prefixes of the tensors that stand beside the parameters in a checkpoint.
-_STATE = "state."
-_OPTIMIZER = "optimizer."
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """The arrays that a checkpoint holds: parameters, and what a run needs to go on from there."""
-
-    parameters: Mapping[str, NDArray]
-    state: Sequence[NDArray] = ()  # carried, per layer (B, H)
-    optimizer_state: Mapping[str, NDArray] = field(default_factory=dict)
+_LOCK = ".lock"
+# A folder with nothing else in it has seen no training step, and can be used again.
+_BEFORE_TRAINING = {_LOCK, "options.json", "environment.json", "report.html"}
 
 
 @dataclass(frozen=True)
 class RunFolder:
     """The folder of one run.
 
-    `options.json` what was asked for; `environment.json` on what it ran; `metrics.jsonl` one row per epoch;
-    `best.safetensors` the checkpoint with the best validation score; `last.safetensors` the newest; at the end
-    `summary.json` the final figures, `curves.png`, `sample.txt`; and `report.html` to look at.
+    `options.json` what was asked for; `changes.json` which options were changed when the run was resumed, and at which
+    step; `environment.json` on what it ran; `metrics.jsonl` one row per epoch; `best.safetensors` the checkpoint with
+    the best validation score; `last.safetensors` the newest; at the end `summary.json` the final figures and
+    `sample.txt`; and `report.html` to look at.
     """
 
     path: Path
@@ -53,7 +48,27 @@ class RunFolder:
         return self.path / "last.safetensors"
 
     def read_options(self) -> dict[str, Any]:
-        return json.loads(self.options.read_text())
+        """What `options.json` says, by name.
+
+        Raises:
+            OptionError: the file is damaged, or an option in it has a value that is not accepted.
+        """
+        try:
+            values = json.loads(self.options.read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise ValueError("expected names and values of options")
+            return vars(options_from(values))
+        except (ValueError, RecursionError) as error:
+            raise OptionError(f"{self.options} is damaged ({error})") from error
+
+    def read_changes(self) -> list[dict[str, Any]]:
+        """What `changes.json` says, or nothing."""
+        file = self.path / "changes.json"
+        try:
+            changes = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+        except (ValueError, RecursionError) as error:
+            raise OptionError(f"{file} is damaged ({error})") from error
+        return changes if isinstance(changes, list) else []
 
     def write_json(self, name: str, value: Any) -> None:
         write_atomically(self.path / name, (json.dumps(value, indent=2) + "\n").encode())
@@ -65,25 +80,20 @@ class RunFolder:
     def write_text(self, name: str, text: str) -> None:
         write_atomically(self.path / name, text.encode())
 
-    def save(self, path: Path, checkpoint: Checkpoint, metadata: Mapping[str, Any]) -> None:
-        """Write a checkpoint whose tensors `split_checkpoint` tells apart again."""
-        tensors = dict(checkpoint.parameters)
-        tensors.update({f"{_STATE}{i}": s for i, s in enumerate(checkpoint.state)})
-        tensors.update({f"{_OPTIMIZER}{name}": value for name, value in checkpoint.optimizer_state.items()})
-        save_checkpoint(path, tensors, metadata)
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within it, no other process may write into the folder; what killed writes have left is removed.
 
-
-def split_checkpoint(tensors: Mapping[str, NDArray]) -> Checkpoint:
-    """The tensors of a checkpoint file by what they are."""
-    state, optimizer_state, parameters = {}, {}, {}
-    for name, value in tensors.items():
-        if name.startswith(_STATE):
-            state[int(name.removeprefix(_STATE))] = value
-        elif name.startswith(_OPTIMIZER):
-            optimizer_state[name.removeprefix(_OPTIMIZER)] = value
-        else:
-            parameters[name] = value
-    return Checkpoint(parameters, [state[i] for i in sorted(state)], optimizer_state)
+        Raises:
+            OptionError: another process is writing into it.
+        """
+        try:
+            lock = FileLock(self.path / _LOCK).acquire(timeout=0)
+        except Timeout:
+            raise OptionError(f"{self.path} is in use: another process trains there") from None
+        with lock:
+            remove_leftovers(self.path)
+            yield
 
 
 def open_run_folder(path: str) -> RunFolder:
@@ -94,23 +104,82 @@ def open_run_folder(path: str) -> RunFolder:
     return folder
 
 
-def create_run_folder(runs_path: str, run: str | None, label: str) -> RunFolder:
-    """A new, empty folder: `runs_path/run`, or one named by `label` and the time.
+def new_run_folder(options: Options, label: str) -> RunFolder:
+    """The folder that a new run is to have: `runs_path/run`, or one named by `label` and the time. Nothing is made.
 
     Raises:
-        OptionError: it exists with something in it, or cannot be made.
+        OptionError: there is something in it already.
     """
-    path = Path(runs_path) / (run or f"{label}-{datetime.now():%Y%m%d-%H%M%S}")
-    for number in range(2, 1000):
-        if run is not None or not path.exists():
-            break
-        path = path.with_name(f"{path.name.split('.')[0]}.{number}")  # two runs within a second
+    path = Path(options.runs_path) / (options.run or f"{label}-{datetime.now():%Y%m%d-%H%M%S}")
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            raise OptionError(f"run={run!r} is not accepted: {path} is not empty; choose another name")
+        for number in range(2, 1000):
+            if options.run is not None or not path.exists():
+                break
+            path = path.with_name(f"{path.name.split('.')[0]}.{number}")  # two runs within a second
+        inside = {file.name for file in path.iterdir()} if path.exists() else set()
     except OSError as error:
-        raise OptionError(
-            f"runs_path={runs_path!r} is not accepted: {path} cannot be made ({error.strerror})"
-        ) from error
+        raise _cannot_be_made(options, path, error) from error
+    if not all(name in _BEFORE_TRAINING or _is_leftover(name) for name in inside):
+        raise OptionError(f"run={options.run!r} is not accepted: {path} is not empty; choose another name")
     return RunFolder(path)
+
+
+def make_folder(folder: RunFolder, options: Options) -> None:
+    """Make the folder of a new run; OptionError if it cannot be made."""
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_be_made(options, folder.path, error) from error
+
+
+def describe_environment(backend: Backend) -> dict[str, str]:
+    """On what a run was made: names and values for its record, in the order in which they are shown."""
+    return {
+        "backend": backend.name,
+        **backend.describe(),
+        "recurrent-highway-networks": package_version(),
+        **describe_machine(),
+    }
+
+
+def _is_leftover(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def _cannot_be_made(options: Options, path: Path, error: OSError) -> OptionError:
+    return OptionError(f"runs_path={options.runs_path!r} is not accepted: {path} cannot be made ({error.strerror})")
+
+
+def resumed_options(folder: RunFolder, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
+    """The options with which a run is continued: those that it has had, replaced by those `given` now.
+
+    Args:
+        folder: of the run.
+        given: options of this command line, by name.
+
+    Returns:
+        All options by name; and before and after of those that change, by name.
+
+    Raises:
+        OptionError: one of them cannot be changed.
+    """
+
+    before = folder.read_options()
+    changed = {
+        name: (before[name], value)
+        for name, value in given.items()
+        if name not in ("resume", "run", "runs_path") and value != before[name]
+    }
+    for name in ("run", "runs_path"):
+        if name in given and given[name] != before[name]:
+            raise OptionError(
+                f"{name}={given[name]!r} is not accepted with resume: expected nothing, the run has a folder"
+            )
+    fixed = [
+        f"{name}={after!r} (it was {was!r})" for name, (was, after) in changed.items() if not OPTIONS[name].may_change
+    ]
+    if fixed:
+        raise OptionError(
+            f"{', '.join(fixed)} is not accepted with resume: expected what the run has had; it would be another run"
+        )
+    return {**before, **given}, changed

@@ -1,0 +1,109 @@
+"""What a command says: lines that cannot end a run, and progress that suits where it goes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+_SECONDS_BETWEEN_LINES = 60.0
+
+
+def say(text: str, *, end: str = "\n") -> None:
+    """Print `text`, whatever the terminal can show of it.
+
+    Control characters are shown, not obeyed: names and texts come from files. What the encoding of stdout lacks is
+    replaced. If nobody reads stdout any more, nothing is said from here on.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    harmless = printable(text).encode(encoding, errors="replace").decode(encoding)
+    try:
+        with tqdm.external_write_mode(file=sys.stdout):
+            sys.stdout.write(harmless + end)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  for as long as the process lives
+
+
+def warn(text: str) -> None:
+    """As `say`, to stderr."""
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    print(f"warning: {printable(text)}".encode(encoding, errors="replace").decode(encoding), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """`text` with every control character but line ends and tabs as its code, such as \\x1b."""
+    return "".join(
+        symbol if symbol in "\n\t" or not _is_control(symbol) else symbol.encode("unicode_escape").decode("ascii")
+        for symbol in text
+    )
+
+
+def _is_control(symbol: str) -> bool:
+    code = ord(symbol)
+    return (
+        code < 32
+        or 127 <= code < 160
+        or 0xD800 <= code < 0xE000
+        or 0x202A <= code <= 0x202E
+        or 0x2066 <= code <= 0x2069
+    )
+
+
+class Progress:
+    """How far a long piece of work is: a bar on a terminal, elsewhere a line a minute.
+
+    Args:
+        what: is done.
+        total: tokens in all.
+        done: tokens done already.
+        show: False says nothing at all.
+    """
+
+    def __init__(self, what: str, total: int, done: int = 0, *, show: bool) -> None:
+        self._what, self._total, self._done, self._note = what, total, done, ""
+        self._is_terminal = sys.stderr.isatty()
+        self._says_lines = show and not self._is_terminal
+        self._last_line = time.monotonic()
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            desc=printable(what),
+            unit=" tokens",
+            unit_scale=True,
+            leave=False,
+            disable=not (show and self._is_terminal),
+        )
+
+    def update(self, tokens: int) -> None:
+        """So many more tokens are done."""
+        self._done += tokens
+        self._bar.update(tokens)
+        if self._says_lines and time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            note = f", {self._note}" if self._note else ""
+            say(f"{self._what}: {self._done / max(self._total, 1):.0%} of {self._total:,} tokens{note}")
+
+    def note(self, text: str) -> None:
+        """What the bar shows at its end."""
+        self._note = text
+        self._bar.set_postfix_str(text)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.close()
+
+
+@contextmanager
+def shown_progress(what: str, total: int, done: int = 0, *, show: bool) -> Iterator[Any]:
+    """A `Progress` that is taken away at the end."""
+    shown = Progress(what, total, done, show=show)
+    try:
+        yield shown
+    finally:
+        shown.close()

@@ -1,0 +1,126 @@
+"""What the command line says of itself: the commands, the options of each, the recipes, the configuration."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from rhn.training.options import COMMANDS, OPTIONS, Option, OptionError, options_of
+from rhn.training.paper import paper_result
+from rhn.training.recipes import RECIPES
+from rhn.training.words import nearest
+
+_WIDTH = 110
+
+GROUPS = {
+    "data": "Data",
+    "model": "Model",
+    "training": "Training",
+    "dropout": "Dropout",
+    "arithmetic": "Arithmetic and seed",
+    "run": "Run",
+    **{command: f"Only {command}" for command in COMMANDS},
+}
+
+
+def overview(program: str) -> str:
+    """The page of `help`: usage, commands, recipes."""
+    commands = [_entry(name, meaning, 18) for name, meaning in COMMANDS.items()]
+    others = [
+        _entry("print_config", "Print the value of every option, and change nothing.", 18),
+        _entry("help COMMAND", "List the options of a command.", 18),
+    ]
+    recipes = [_entry(name, describe_recipe(name), 20) for name in RECIPES]
+    return "\n".join(
+        [
+            f"{program} [COMMAND] [with [RECIPE] [FILE.json] [OPTION=VALUE ...]]",
+            "",
+            "Commands; the first one is meant if none is named:",
+            *commands,
+            *others,
+            "",
+            "Recipes:",
+            *recipes,
+            "",
+            "Examples:",
+            f"  {program} with demo",
+            f"  {program} with ptb_sota depth=5 epochs=20 run=shallow",
+            f"  {program} with resume=runs/shallow",
+            f"  {program} evaluate with checkpoint=runs/shallow/best.safetensors",
+            "",
+            "Sacred's flags work before and after `with`: -F FOLDER keeps a record, -l LEVEL shows its log.",
+        ]
+    )
+
+
+def help_on(about: str, program: str) -> str:
+    """The page of `help COMMAND`, `help RECIPE` or `help OPTION`.
+
+    Raises:
+        OptionError: there is nothing of that name.
+    """
+    if about in COMMANDS:
+        return _help_on_command(about, program)
+    if about in RECIPES:
+        values = [f"  {name} = {value!r}" for name, value in RECIPES[about].items()]
+        return "\n".join([f"{about}: {describe_recipe(about)}", "", *values])
+    if about in OPTIONS:
+        return "\n".join(_option_lines(OPTIONS[about]))
+    raise OptionError(f"help {about!r} is not known{nearest(about, [*COMMANDS, *RECIPES, *OPTIONS])}")
+
+
+def _help_on_command(command: str, program: str) -> str:
+    lines = [f"{program} {command} [with [RECIPE] [OPTION=VALUE ...]]", "", COMMANDS[command], ""]
+    for group, title in GROUPS.items():
+        members = [option for option in options_of(command) if option.group == group]
+        if members:
+            lines += [f"{title}:", *(line for option in members for line in _option_lines(option)), ""]
+    return "\n".join(lines).rstrip()
+
+
+def _option_lines(option: Option) -> list[str]:
+    """The option with its default; what it means and accepts, indented."""
+    also = f" Authors' name: {', '.join(option.aliases)}." if option.aliases else ""
+    meaning = f"{_sentence(option.meaning)} Expected: {option.accepted.expected}.{also}"
+    return [f"  {option.name} = {option.default!r}", *textwrap.wrap(meaning, _WIDTH - 6, **_INDENT)]
+
+
+_INDENT: dict[str, Any] = {"initial_indent": " " * 6, "subsequent_indent": " " * 6}
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def describe_recipe(name: str) -> str:
+    """One line on a recipe: what it trains, and what the paper reports for it."""
+    recipe = RECIPES[name]
+    if name == "demo":
+        return "two minutes on two cores: the language reference that every Python carries, without a download"
+    units, depth = recipe["hidden_size"], recipe["recurrence_depth"]
+    row = paper_result({**{option.name: option.default for option in OPTIONS.values()}, **recipe})
+    result = (
+        "" if row is None else f"; the paper: {row.printed('test')} {row.unit}, {row.parameters / 1e6:.1f} M parameters"
+    )
+    return f"{recipe['dataset']}, depth {depth}, {units} units{result}"
+
+
+def configuration(values: Mapping[str, Any], changed: Collection[str]) -> str:
+    """The page of `print_config`: every option with value and meaning; a star marks what differs from the default."""
+    lines = ["Configuration (* differs from the default):"]
+    for group, title in GROUPS.items():
+        members = [option for option in OPTIONS.values() if option.group == group]
+        if members:
+            lines += ["", f"{title}:"]
+            lines += [_setting(option, values[option.name], option.name in changed) for option in members]
+    return "\n".join(lines)
+
+
+def _setting(option: Option, value: Any, is_changed: bool) -> str:
+    setting = f"{'*' if is_changed else ' '} {option.name} = {value!r}"
+    return f"{setting:38} # {option.meaning}"
+
+
+def _entry(name: str, meaning: str, width: int) -> str:
+    return f"  {name:{width}} {meaning}"

@@ -1,0 +1,103 @@
+"""What a run is going to do. What can be wrong with its options is found here, before anything is loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rhn.backend import check_precision
+from rhn.spec.config import RHNConfig
+from rhn.spec.masks import DropRates
+from rhn.spec.optimizers import Optimizer
+from rhn.spec.parameters import Parameters, initial_parameters, parameter_count
+from rhn.training.options import OptionError, Options, options_from, pick
+from rhn.training.schedules import Schedule
+from rhn_datasets import CORPORA
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The options of a run, and what they amount to.
+
+    Attributes:
+        options: of the command line.
+        rates: of dropout.
+        optimizer: of the training steps.
+        schedule: of the learning rate.
+    """
+
+    options: Options
+    rates: DropRates
+    optimizer: Optimizer
+    schedule: Schedule
+
+    @classmethod
+    def from_options(cls, values: Mapping[str, Any]) -> Plan:
+        """The plan of the options `values`, by name; those that are missing have their defaults.
+
+        Raises:
+            ValueError: an option has a value that is not accepted, alone or beside the others.
+            ImportError: an option needs a package that is not installed.
+        """
+        o = options_from(values)
+        names = ("decoupled_weight_decay", "beta1", "beta2", "epsilon")
+        plan = cls(
+            options=o,
+            rates=pick(DropRates, vars(o)),
+            optimizer=Optimizer(o.optimizer, **{name: getattr(o, name) for name in names}),
+            schedule=pick(Schedule, vars(o)),
+        )
+        plan.architecture(vocab_size=1)  # a vocabulary of one stands in for the real one
+        levels = CORPORA[o.dataset].levels
+        if o.level is not None and o.level not in levels:
+            raise OptionError(f"level={o.level!r} is not accepted with dataset={o.dataset!r}: expected {levels[0]!r}")
+        if o.precision is not None:
+            check_precision(o.precision, o.dtype)
+        if o.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+            raise ImportError("tensorboard=True needs tensorboardX, which is not installed: pip install tensorboardX")
+        return plan
+
+    def architecture(self, vocab_size: int) -> RHNConfig:
+        """The model for data with `vocab_size` symbols; OptionError if another number was asked for."""
+        wanted = self.options.vocab_size
+        if wanted is not None and vocab_size not in (1, wanted):
+            raise OptionError(f"vocab_size={wanted!r} is not accepted: the data have {vocab_size} symbols")
+        return pick(RHNConfig, {**vars(self.options), "vocab_size": vocab_size})
+
+    def initial_parameters(self, config: RHNConfig) -> Parameters:
+        """Where training starts; OptionError if this machine has no room for it."""
+        self._check_memory(config)
+        o = self.options
+        return initial_parameters(config, o.seed, o.init_scale, o.transform_bias, o.other_bias)
+
+    def learning_rate(self, epoch: int, valid_scores: Sequence[float]) -> float:
+        """Rate of epoch `epoch`, counted from 0, after the validation scores of those before."""
+        return self.schedule.rate(epoch, valid_scores)
+
+    def precision(self, *, training: bool, device: str) -> str:
+        """To what factors of matrix products may be rounded: by default a GPU trains in tf32, and scores in float32.
+
+        Args:
+            training: whether the model is to be trained.
+            device: "cpu", or the name of another.
+        """
+        o = self.options
+        if o.precision is not None:
+            return o.precision
+        return "tf32" if training and device != "cpu" and o.dtype == "float32" else "float32"
+
+    def _check_memory(self, config: RHNConfig) -> None:
+        """Refuse a model that cannot fit: parameters, gradients and what the optimiser remembers."""
+        count = parameter_count(config)
+        copies = 4 if self.optimizer.name == "adam" else 2
+        needed = count * copies * (8 if self.options.dtype == "float64" else 4)
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else needed
+        if needed > there:
+            raise OptionError(
+                f"hidden_size={config.hidden_size} is not accepted with recurrence_depth={config.recurrence_depth} and"
+                f" num_layers={config.num_layers}: {count:,} parameters need {needed / 1e9:,.0f} GB to train, this"
+                f" machine has {there / 1e9:,.0f} GB"
+            )

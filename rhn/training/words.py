@@ -1,0 +1,150 @@
+"""The words of the command line, read before Sacred sees them: names, values, config files, flags in any place.
+
+Values are checked here against the table of options, so that a mistake gets a sentence. Config files are read here as
+plain data: Sacred would let a JSON file run code.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from rhn.training.options import ALIASES, COMMANDS, OPTIONS, OptionError, check_value
+
+CONFIG_FILES = (".json", ".yaml", ".yml")
+OTHER_COMMANDS = ("print_config", "print_named_configs", "print_dependencies", "save_config", "help")
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a command line asks for.
+
+    Attributes:
+        command: its name; None: train.
+        flags: of Sacred, with their arguments.
+        recipes: named configs, in order.
+        values: of options, by our names; those of config files too.
+    """
+
+    command: str | None = None
+    flags: list[str] = field(default_factory=list)
+    recipes: list[str] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def for_sacred(self) -> list[str]:
+        """The same as words that Sacred reads without doubt: every value as a Python literal."""
+        updates = [*self.recipes, *(f"{name}={value!r}" for name, value in self.values.items())]
+        command = [] if self.command is None else [self.command]
+        return [*self.flags, *command, *(["with", *updates] if updates else [])]
+
+
+def read_words(arguments: Sequence[str], recipes: Collection[str], flags_with_argument: Collection[str] = ()) -> Words:
+    """Read the words after the program's name.
+
+    Args:
+        arguments: `[FLAG ...] [COMMAND] [with [RECIPE ...] [CONFIG FILE ...] [OPTION=VALUE ...] [FLAG ...]]`.
+        recipes: names of all named configs.
+        flags_with_argument: flags of Sacred that are followed by a word of their own.
+
+    Raises:
+        OptionError: a word is not understood, or a value is not accepted; the message suggests the nearest name.
+    """
+    words = Words()
+    command = None
+    after_with = False
+    remaining = list(arguments)
+    while remaining:
+        word = remaining.pop(0)
+        if word.startswith("-"):
+            words.flags.append(word)
+            if word in flags_with_argument and remaining:
+                words.flags.append(remaining.pop(0))
+        elif word == "with":
+            after_with = True
+        elif after_with:
+            _read_update(word, words, recipes)
+        elif command is None:
+            command = _command(word, recipes)
+        elif command == "help":
+            return Words(command="help", values={"about": word})
+        else:
+            raise OptionError(f"word {word!r} is not understood: options and recipes come after the word `with`")
+    return Words(command, words.flags, words.recipes, words.values)
+
+
+def _command(word: str, recipes: Collection[str]) -> str:
+    known = [*COMMANDS, *OTHER_COMMANDS]
+    if word in known:
+        return word
+    if word in recipes or "=" in word:
+        raise OptionError(f"command {word!r} is not known: did you mean `with {word}`?")
+    raise OptionError(f"command {word!r} is not known{nearest(word, known)}")
+
+
+def _read_update(word: str, words: Words, recipes: Collection[str]) -> None:
+    """Take in one word after `with`."""
+    name, equals, value = word.partition("=")
+    if equals:
+        _set(words.values, name.strip(), _literal(value.strip()))
+    elif word.endswith((*CONFIG_FILES, ".pickle", ".pkl")):
+        for name, value in _read_config_file(Path(word)).items():
+            _set(words.values, name, value)
+    elif word in recipes:
+        words.recipes.append(word)
+    else:
+        raise OptionError(f"recipe {word!r} is not known{nearest(word, recipes, [*OPTIONS, *ALIASES])}")
+
+
+def _set(values: dict[str, Any], name: str, value: Any) -> None:
+    name = ALIASES.get(name, name)
+    if name not in OPTIONS:
+        raise OptionError(f"option {name!r} is not known{nearest(name, [*OPTIONS, *ALIASES])}")
+    check_value(OPTIONS[name], value)
+    values[name] = value
+
+
+def _literal(text: str) -> Any:
+    """A Python literal, or the text itself where it is none."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
+
+
+def _read_config_file(file: Path) -> Mapping[str, Any]:
+    """Options from a JSON or YAML file, as plain data."""
+    if file.suffix not in CONFIG_FILES:
+        raise OptionError(f"config file {file} is not accepted: expected a file that ends in {', '.join(CONFIG_FILES)}")
+    try:
+        text = file.read_text(encoding="utf-8")
+        if file.suffix == ".json":
+            content = json.loads(text)
+        else:
+            import yaml  # comes with Sacred
+
+            try:
+                content = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ValueError(str(error).replace("\n", " ")) from error
+    except OSError as error:
+        raise OptionError(f"config file {file} cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise OptionError(f"config file {file} is damaged ({error})") from error
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+        raise OptionError(f"config file {file} is not accepted: expected names and values of options")
+    return content
+
+
+def nearest(name: str, candidates: Collection[str], others: Collection[str] = ()) -> str:
+    """The end of a sentence on an unknown name: the nearest of `candidates`, or of `others` as `NAME=...`, or all."""
+    close = get_close_matches(name, candidates, n=1, cutoff=0.6)
+    if name in others:
+        return f": did you mean `{name}=...`?"
+    if close:
+        return f": did you mean {close[0]!r}?"
+    return f"; known are {', '.join(sorted(candidates))}"
