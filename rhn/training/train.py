@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from rhn.backend import Backend, Model, check_precision, load_backend
 from rhn.checkpoint import load_checkpoint
-from rhn.files import write_atomically
 from rhn.preflight import preflight
 from rhn.spec.config import RHNConfig
 from rhn.spec.optimizers import Optimizer
@@ -27,7 +26,7 @@ from rhn.training.evaluate.stream import score_full_streams
 from rhn.training.loop import DivergedError, Progress, Trainer, TrainingOptions
 from rhn.training.options import OptionError, RunInterruptedError, pick
 from rhn.training.paper import paper_result
-from rhn.training.report.__main__ import learning_curves, write_report
+from rhn.training.report.run import write_report
 from rhn.training.report.tensorboard import TensorBoardLog
 from rhn.training.run.checkpoint import build_model
 from rhn.training.run.folder import Checkpoint, RunFolder, create_run_folder, open_run_folder, split_checkpoint
@@ -176,7 +175,6 @@ def _finish(
             "order_two_baseline": None if baseline is None else in_units(baseline, corpus.level),
         },
     )
-    write_atomically(folder.path / "curves.png", learning_curves(progress.history, corpus.level, folder.path.name))
     prompt = corpus.test[: 1 if corpus.level == "word" else 20]
     sample = generate(model, prompt, SAMPLE_LENGTH[corpus.level], temperature=0.8, seed=options["seed"])
     folder.write_text("sample.txt", corpus.vocabulary.decode([*prompt, *sample]) + "\n")

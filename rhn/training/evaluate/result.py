@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rhn.files import write_atomically
-from rhn.training.report.__main__ import write_report
+from rhn.training.report.run import write_report
 from rhn.training.run.record import RunRecordError
 
 

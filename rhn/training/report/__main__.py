@@ -11,24 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rhn.files import write_atomically
-from rhn.training.report.charts import learning_curves
+from rhn.text import printable
 from rhn.training.report.comparison import comparison_page, comparison_table
 from rhn.training.report.run import run_page
 from rhn.training.run.record import RunRecordError, read_run
-
-__all__ = ["learning_curves", "main", "write_report"]
-
-
-def write_report(folder: Path) -> Path:
-    """Write `report.html` into the folder of a run, from the files that are there, and return its path.
-
-    Raises:
-        RunRecordError: none of the files of a run is there, or one is damaged.
-        OSError: the page cannot be written.
-    """
-    report = folder / "report.html"
-    write_atomically(report, run_page(read_run(folder)))
-    return report
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             print(table, end="")
     except (RunRecordError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {printable(str(error))}")  # it may name a file
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class RunFolder:
 
     `options.json` what was asked for; `environment.json` on what it ran; `metrics.jsonl` one row per epoch;
     `best.safetensors` the checkpoint with the best validation score; `last.safetensors` the newest; at the end
-    `summary.json` the final figures, `curves.png`, `sample.txt`; and `report.html` to look at.
+    `summary.json` the final figures, `sample.txt`; and `report.html` to look at.
     """
 
     path: Path
