@@ -11,14 +11,14 @@ from collections.abc import Iterable, Sequence
 _MARKUP = re.compile(r"[\\`*\[\]~|]|(?<![^\W_])_|_(?![^\W_])")
 
 
-def printable(text: str) -> str:
+def one_line(text: str) -> str:
     """`text` in one line that a terminal only prints: what it would obey, or nobody would see, as in `repr`."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def markdown_text(text: str) -> str:
     """`text` in one line of Markdown that shows it letter by letter, in a table cell too."""
-    return _MARKUP.sub(r"\\\g<0>", html.escape(printable(text), quote=False))
+    return _MARKUP.sub(r"\\\g<0>", html.escape(one_line(text), quote=False))
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rhn.text import markdown_table, markdown_text, printable
+from rhn.text import markdown_table, markdown_text, one_line
 
 # Letters that mean something to a terminal, to HTML or to Markdown come often.
 TEXTS = st.text(
@@ -23,16 +23,16 @@ def cells_of(line: str) -> list[str]:
 
 @given(TEXTS)
 def test_printed_text_is_one_line_without_control(text: str) -> None:
-    assert printable(text).isprintable()
+    assert one_line(text).isprintable()
 
 
 @pytest.mark.parametrize("text", ["ptb_sota depth 5 ± 0.1", "größer 中文", r"a\b"])
 def test_printable_text_stays_as_it_is(text: str) -> None:
-    assert printable(text) == text
+    assert one_line(text) == text
 
 
 def test_what_a_terminal_would_obey_is_spelt_out() -> None:
-    assert printable("\x1b[31mred\x1b]0;title\x07\nnext \udcff") == r"\x1b[31mred\x1b]0;title\x07\nnext \udcff"
+    assert one_line("\x1b[31mred\x1b]0;title\x07\nnext \udcff") == r"\x1b[31mred\x1b]0;title\x07\nnext \udcff"
 
 
 @given(st.lists(st.lists(TEXTS, min_size=3, max_size=3), max_size=3))
@@ -41,7 +41,7 @@ def test_every_cell_of_a_table_is_read_back(rows: list[list[str]]) -> None:
     lines = markdown_table(header, rows).split("\n")
     assert lines.pop() == ""
     assert lines.pop(1) == "| --- | --- | --- |"
-    assert [cells_of(line) for line in lines] == [[printable(cell) for cell in row] for row in (header, *rows)]
+    assert [cells_of(line) for line in lines] == [[one_line(cell) for cell in row] for row in (header, *rows)]
 
 
 @given(TEXTS)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import rhn
-from rhn.text import printable
+from rhn.text import one_line
 from rhn.training.environment import describe_environment
 from rhn.training.report.__main__ import main
 from rhn.training.report.comparison import comparison_page, comparison_table
@@ -333,7 +333,7 @@ def test_a_strange_name_is_harmless_everywhere(tmp_path: Path, text: str, capsys
     assert page.text.count(text) >= 8  # two warnings fewer, if the name is shown otherwise
     assert "script" not in page.elements
     main([str(folder), str(folder), "--html", str(tmp_path / "both.html")])
-    assert printable(name) in read_page(tmp_path / "both.html").text
+    assert one_line(name) in read_page(tmp_path / "both.html").text
     table = capsys.readouterr().out.splitlines()
     assert all(line.isprintable() for line in table)
     assert len([line for line in table if line.startswith("|")]) == 4

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rhn.files import write_atomically
-from rhn.text import printable
+from rhn.text import one_line
 from rhn.training.report.comparison import comparison_page, comparison_table
 from rhn.training.report.run import run_page
 from rhn.training.run.record import RunRecordError, read_run
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             print(table, end="")
     except (RunRecordError, OSError) as error:
-        sys.exit(f"error: {printable(str(error))}")  # it may name a file
+        sys.exit(f"error: {one_line(str(error))}")  # it may name a file
 
 
 if __name__ == "__main__":

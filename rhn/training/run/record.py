@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from rhn.spec.arguments import check_integer, check_number
-from rhn.text import printable
+from rhn.text import one_line
 from rhn.training.paper import PaperRow, paper_result
 from rhn.training.score import UNITS, in_units
 from rhn_datasets import CORPORA
@@ -39,7 +39,7 @@ class RunRecord:
     """What the files of a run folder say; what a missing file would say is empty.
 
     Attributes:
-        name: of the folder, printable.
+        name: of the folder, in one line that can be printed.
         options: `options.json`, what was asked for.
         environment: `environment.json`, backend, versions and machine.
         history: `metrics.jsonl`, one row per finished epoch.
@@ -124,12 +124,12 @@ def read_run(path: str | Path) -> RunRecord:
             shown = None if file.name in _FILES else _read(file, _result)
             if shown is not None:
                 results[file.stem] = ResultRecord(shown, _picture(file.with_suffix(".png")))
-        name = printable(folder.resolve().name)
+        name = one_line(folder.resolve().name)
     except OSError as error:
-        raise RunRecordError(f"{printable(str(folder))} cannot be read: {error.strerror}") from error
+        raise RunRecordError(f"{one_line(str(folder))} cannot be read: {error.strerror}") from error
     if not any((folder / name).is_file() for name in _FILES):
         expected = ", ".join(_FILES)
-        raise RunRecordError(f"{printable(str(folder))} is not the folder of a run: it holds none of {expected}")
+        raise RunRecordError(f"{one_line(str(folder))} is not the folder of a run: it holds none of {expected}")
     return RunRecord(name=name, results=results, **contents)
 
 
@@ -137,10 +137,10 @@ def _read(file: Path, parse: Callable[[str], Any]) -> Any:
     try:
         return parse(file.read_text(encoding="utf-8"))
     except RecursionError as error:
-        raise RunRecordError(f"{printable(str(file))} is damaged: it is nested too deeply") from error
+        raise RunRecordError(f"{one_line(str(file))} is damaged: it is nested too deeply") from error
     except (ValueError, OverflowError) as error:  # not UTF-8, not JSON, or not what a run writes
-        what = textwrap.shorten(printable(str(error)), 200)  # the message may quote a long value
-        raise RunRecordError(f"{printable(str(file))} is damaged: {what}") from error
+        what = textwrap.shorten(one_line(str(error)), 200)  # the message may quote a long value
+        raise RunRecordError(f"{one_line(str(file))} is damaged: {what}") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------
