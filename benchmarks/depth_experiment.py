@@ -26,7 +26,7 @@ from rhn.training.command_line import run
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "depth_experiment.json"
-FIGURES = ROOT / "docs" / "figures.py"
+FIGURES = ROOT / "tools" / "figures.py"
 
 DEPTHS = (1, 2, 3, 5)
 PARAMETERS = 1_000_000

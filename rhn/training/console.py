@@ -11,6 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from rhn.text import one_line
+
 _SECONDS_BETWEEN_LINES = 60.0
 
 
@@ -38,21 +40,7 @@ def warn(text: str) -> None:
 
 def printable(text: str) -> str:
     """`text` with every control character but line ends and tabs as its code, such as \\x1b."""
-    return "".join(
-        symbol if symbol in "\n\t" or not _is_control(symbol) else symbol.encode("unicode_escape").decode("ascii")
-        for symbol in text
-    )
-
-
-def _is_control(symbol: str) -> bool:
-    code = ord(symbol)
-    return (
-        code < 32
-        or 127 <= code < 160
-        or 0xD800 <= code < 0xE000
-        or 0x202A <= code <= 0x202E
-        or 0x2066 <= code <= 0x2069
-    )
+    return "".join(symbol if symbol in "\n\t" else one_line(symbol) for symbol in text)
 
 
 class Progress:

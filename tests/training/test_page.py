@@ -3,11 +3,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from jinja2 import UndefinedError
 
-from rhn.training.report import page
-from rhn.training.report.charts import COLOURS, line_style
+from rhn.training.report import templates
+from rhn.training.report.charts import COLOURS, Line, line_chart, line_key, line_style
+from rhn.training.report.templates import render
 
-CSS = Path(page.__file__).with_name("page.css").read_text()
+CSS = Path(templates.__file__).with_name("page.css").read_text()
 LIGHT, DARK = (dict(re.findall(r"--([\w-]+): (#\w+);", block)) for block in re.findall(r":root \{(.*?)\}", CSS, re.S))
 
 
@@ -39,11 +41,16 @@ def test_lines_of_many_runs_can_be_told_apart() -> None:
 
 def test_text_is_never_markup() -> None:
     text = '<b> & "c"'
-    for html in (
-        page.values({text: text}),
-        page.figures([(text,) * 3]),
-        page.table([text], [[text]]),
-        page.key([text]),
-    ):
-        assert "<b>" not in html
-        assert "&lt;b&gt; &amp;" in html
+    group = {
+        "dataset": text,
+        "key": line_key([text]),
+        "charts": [line_chart(text, [Line(text, [1, 2], [3.0, 4.0], 0)])],
+    }
+    html = render("comparison.html.j2", number=1, header=[text], rows=[[text]], notes=[text], groups=[group]).decode()
+    assert "<b>" not in html
+    assert html.count("&lt;b&gt; &amp; ") == 8  # header, cell, note, heading, key, caption, and twice in words
+
+
+def test_a_name_that_a_template_lacks_is_an_error() -> None:
+    with pytest.raises(UndefinedError):
+        render("comparison.html.j2", number=1)

@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rhn.files import write_atomically
-from rhn.training.report.charts import learning_curves
+from rhn.text import one_line
 from rhn.training.report.comparison import comparison_page, comparison_table
-from rhn.training.report.run import run_page, write_report
+from rhn.training.report.run import run_page
 from rhn.training.run.record import RunRecordError, read_run
-
-__all__ = ["learning_curves", "main", "write_report"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             print(table, end="")
     except (RunRecordError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {one_line(str(error))}")  # it may name a file
 
 
 if __name__ == "__main__":

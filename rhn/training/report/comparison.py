@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from html import escape
+from typing import Any
 
-from rhn.training.report import page
-from rhn.training.report.charts import Line
+from rhn.text import markdown_table
+from rhn.training.report.charts import Line, line_chart, line_key
+from rhn.training.report.templates import render
 from rhn.training.run.record import RunRecord
 
 _ABSENT = "-"
@@ -29,9 +30,13 @@ def _option(name: str) -> Callable[[RunRecord], str]:
     return lambda run: str(run.options.get(name, _ABSENT))
 
 
+def _environment(name: str) -> Callable[[RunRecord], str]:
+    return lambda run: str(run.environment.get(name, _ABSENT))
+
+
 _COLUMNS: dict[str, Callable[[RunRecord], str]] = {
     "run": lambda run: run.name,
-    "backend": lambda run: run.environment.get("backend", _ABSENT),
+    "backend": _environment("backend"),
     "data": _option("dataset"),
     "test": _score("test"),
     "test, paper": _paper("test"),
@@ -45,7 +50,7 @@ _COLUMNS: dict[str, Callable[[RunRecord], str]] = {
     "tied": _option("tie_weights"),
     "epochs": lambda run: str(len(run.history)),
     "tokens/s": lambda run: f"{run.tokens_per_second:,.0f}" if run.tokens_per_second else _ABSENT,
-    "device": lambda run: run.environment.get("device", _ABSENT),
+    "device": _environment("device"),
 }
 
 # Charts of each group of runs: title, and the metric's value in a row of a run's history.
@@ -59,9 +64,7 @@ _CHARTS: dict[str, Callable[[RunRecord, dict], float]] = {
 
 def comparison_table(runs: Sequence[RunRecord]) -> str:
     """A Markdown table, one run per line, and what its signs mean."""
-    lines = [list(_COLUMNS), ["---"] * len(_COLUMNS), *_rows(runs)]
-    cells = ([text.replace("|", "\\|") for text in line] for line in lines)
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in cells), *(f"\n{note}" for note in _notes(runs))]) + "\n"
+    return "\n".join([markdown_table([*_COLUMNS], _rows(runs)), *(f"{note}\n" for note in _notes(runs))])
 
 
 def comparison_page(runs: Sequence[RunRecord]) -> bytes:
@@ -70,14 +73,14 @@ def comparison_page(runs: Sequence[RunRecord]) -> bytes:
     for run in runs:
         if run.history:
             groups.setdefault((run.options.get("dataset", "unknown data"), run.unit), []).append(run)
-    body = [
-        f"<header><h1>{len(runs)} runs compared</h1></header>",
-        page.section(
-            "Results", page.table([*_COLUMNS], _rows(runs)), *(f"<p>{escape(note)}</p>" for note in _notes(runs))
-        ),
-        *(_curves(dataset, unit, members) for (dataset, unit), members in groups.items()),
-    ]
-    return page.page("Runs compared", "\n".join(body))
+    return render(
+        "comparison.html.j2",
+        number=len(runs),
+        header=[*_COLUMNS],
+        rows=_rows(runs),
+        notes=_notes(runs),
+        groups=[_curves(dataset, unit, members) for (dataset, unit), members in groups.items()],
+    )
 
 
 def _rows(runs: Sequence[RunRecord]) -> list[list[str]]:
@@ -93,12 +96,12 @@ def _notes(runs: Sequence[RunRecord]) -> list[str]:
     return notes
 
 
-def _curves(dataset: str, unit: str, runs: Sequence[RunRecord]) -> str:
+def _curves(dataset: str, unit: str, runs: Sequence[RunRecord]) -> dict[str, Any]:
     drawn = []
     for title, value in _CHARTS.items():
         lines = [
             Line(run.name, [row["epoch"] for row in run.history], [value(run, row) for row in run.history], style)
             for style, run in enumerate(runs)
         ]
-        drawn.append(page.chart(f"{dataset}: {title.format(unit=unit)}", lines))
-    return page.section(f"Curves, {dataset}", page.key([run.name for run in runs]), page.charts(drawn))
+        drawn.append(line_chart(f"{dataset}: {title.format(unit=unit)}", lines))
+    return {"dataset": dataset, "key": line_key([run.name for run in runs]), "charts": drawn}

@@ -1,15 +1,14 @@
-"""The page of one run: final figures, curves, sample, configuration, and on what it was made."""
+"""The page of one run: final figures, curves, results, sample, configuration, and what the run was made with."""
 
 from __future__ import annotations
 
 import math
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from rhn.files import write_atomically
-from rhn.training.report import page
-from rhn.training.report.charts import Line
+from rhn.training.report.charts import Chart, Line, line_chart, line_key
+from rhn.training.report.templates import render
 from rhn.training.run.record import RunRecord, read_run
 
 _PARTS = {"train (with dropout)": "train_nats", "valid": "valid_nats", "test": "test_nats"}
@@ -21,33 +20,53 @@ _SINGLE = {
     "tokens_per_second": "training speed, tokens per second",
 }
 
+Table = tuple[list[str], list[list[Any]]]  # header and rows
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into the folder of a run, from the files that are there, and return its path.
+
+    Raises:
+        RunRecordError: none of the files of a run is there, or one is damaged.
+        OSError: the page cannot be written.
+    """
+    report = folder / "report.html"
+    write_atomically(report, run_page(read_run(folder)))
+    return report
+
 
 def run_page(run: RunRecord) -> bytes:
-    """The page as UTF-8; for a run that was interrupted, or has not finished yet, it says so."""
-    sections = [
-        _header(run),
-        page.figures(_final_figures(run)),
-        page.section("Curves", *_curves(run)),
-        *(page.section(f"Result {name}", page.values(shown)) for name, shown in run.results.items()),
-        page.section("Sample", f"<pre>{escape(run.sample)}</pre>" if run.sample else _lack("sample.txt")),
-        page.section("Configuration", _values(run.options, "options.json")),
-        page.section("Made with", _values(run.environment, "environment.json")),
-    ]
-    return page.page(f"{run.name} - run report", "\n".join(sections))
+    """The page as UTF-8. The page of a run that was interrupted, or has not finished yet, says so."""
+    return render(
+        "run.html.j2",
+        run=run,
+        subtitle=_subtitle(run),
+        warnings=[*_unfinished(run), *run.warnings],
+        figures=_final_figures(run),
+        key=line_key([*_PARTS]),
+        charts=_charts(run),
+        epochs=_epoch_table(run),
+        changes=_change_table(run),
+    )
 
 
-def _header(run: RunRecord) -> str:
+def _subtitle(run: RunRecord) -> str:
     o = run.options
-    model = "depth {recurrence_depth}, {hidden_size} units".format_map(o) if o else "unknown model"
-    subtitle = ", ".join([run.environment.get("backend", "unknown backend"), o.get("dataset", "unknown data"), model])
-    lines = [f"<h1>{escape(run.name)}</h1>", f'<p class="quiet">{escape(subtitle)}</p>']
-    if not run.finished:
-        epochs = f"{len(run.history)} of {o['epochs']}" if "epochs" in o else str(len(run.history))
-        state = f"This run has not finished; epochs done: {epochs}."
-        if run.history:
-            state += " Its scores are batched, after the best epoch so far; they are not final."
-        lines.append(f'<p class="warning">{escape(state)}</p>')
-    return "\n".join(["<header>", *lines, "</header>"])
+    model = "unknown model"
+    if "recurrence_depth" in o and "hidden_size" in o:
+        model = f"depth {o['recurrence_depth']}, {o['hidden_size']} units"
+    return f"{run.environment.get('backend', 'unknown backend')}, {o.get('dataset', 'unknown data')}, {model}"
+
+
+def _unfinished(run: RunRecord) -> list[str]:
+    if run.finished:
+        return []
+    done = len(run.history)
+    epochs = f"{done} of {run.options['epochs']}" if "epochs" in run.options else str(done)
+    state = f"This run has not finished; epochs done: {epochs}."
+    if run.history:
+        state += " Its scores are batched, after the best epoch so far; they are not final."
+    return [state]
 
 
 def _final_figures(run: RunRecord) -> list[tuple[str, str, str]]:
@@ -91,27 +110,28 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.1f} seconds"
 
 
-def _curves(run: RunRecord) -> list[str]:
+def _charts(run: RunRecord) -> list[Chart]:
+    """The scores in one chart, every other metric in one of its own; none before the first epoch has ended."""
     if not run.history:
-        return [_lack("metrics.jsonl")]
+        return []
     epochs = [row["epoch"] for row in run.history]
     scores = [
         Line(label, epochs, [run.in_units(row[name]) for row in run.history], style)
         for style, (label, name) in enumerate(_PARTS.items())
     ]
     others = [
-        page.chart(title, [Line(title, epochs, [row[name] for row in run.history], 0)])
+        line_chart(title, [Line(title, epochs, [row[name] for row in run.history], 0)])
         for name, title in _SINGLE.items()
     ]
-    return [page.key([*_PARTS]), page.charts([page.chart(run.unit, scores), *others]), _epoch_table(run)]
+    return [line_chart(run.unit, scores), *others]
 
 
-def _epoch_table(run: RunRecord) -> str:
+def _epoch_table(run: RunRecord) -> Table:
     """The numbers behind the curves."""
     header = ["epoch", *_PARTS, "learning rate", "gradient norm", "tokens/s", "minutes"]
     rows = [
         [
-            str(row["epoch"]),
+            row["epoch"],
             *(f"{run.in_units(row[name]):.4g}" for name in _PARTS.values()),
             f"{row['learning_rate']:.3g}",
             f"{row['gradient_norm']:.3g}",
@@ -120,24 +140,10 @@ def _epoch_table(run: RunRecord) -> str:
         ]
         for row in run.history
     ]
-    return f"<details>\n<summary>All epochs as a table</summary>\n{page.table(header, rows)}\n</details>"
+    return header, rows
 
 
-def _values(items: dict[str, Any], file: str) -> str:
-    return page.values(items) if items else _lack(file)
-
-
-def _lack(file: str) -> str:
-    return f'<p class="quiet">Not recorded: {file} is missing or empty.</p>'
-
-
-def write_report(folder: Path) -> Path:
-    """Write `report.html` into the folder of a run, from the files that are there, and return its path.
-
-    Raises:
-        RunRecordError: none of the files of a run is there, or one is damaged.
-        OSError: the page cannot be written.
-    """
-    report = folder / "report.html"
-    write_atomically(report, run_page(read_run(folder)))
-    return report
+def _change_table(run: RunRecord) -> Table | None:
+    """The options that were changed when the run was resumed."""
+    names = ["option", "step", "before", "after"]
+    return (names, [[change[name] for name in names] for change in run.changes]) if run.changes else None

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from rhn.spec.arguments import check_integer, check_number
+from rhn.text import one_line
 from rhn.training.paper import PaperRow, paper_result
 from rhn.training.score import UNITS, in_units
 from rhn_datasets import CORPORA
 
 
 class RunRecordError(ValueError):
-    """A folder is not that of a run, or one of its files is damaged; the message is one sentence for the user."""
+    """A folder is not the folder of a run, or one of its files is damaged; the message is one sentence for the user."""
+
+
+@dataclass(frozen=True)
+class ResultRecord:
+    """What another command found out about a checkpoint of the run.
+
+    Attributes:
+        shown: names and values for people.
+        picture: a PNG; empty if there is none.
+    """
+
+    shown: dict[str, Any]
+    picture: bytes
 
 
 @dataclass(frozen=True)
@@ -23,22 +39,26 @@ class RunRecord:
     """What the files of a run folder say; what a missing file would say is empty.
 
     Attributes:
-        name: of the folder.
+        name: of the folder, in one line that can be printed.
         options: `options.json`, what was asked for.
         environment: `environment.json`, backend, versions and machine.
         history: `metrics.jsonl`, one row per finished epoch.
         summary: `summary.json`, the final figures.
         sample: `sample.txt`, text that the model wrote.
-        results: what the other commands found out about the run's checkpoints: by file, names and values to show.
+        changes: `changes.json`, options that changed when the run was resumed: step, option, before, after.
+        warnings: `warnings.json`, sentences about what was odd.
+        results: what the other commands found out about the run's checkpoints, by file name without suffix.
     """
 
     name: str
     options: dict[str, Any]
-    environment: dict[str, str]
+    environment: dict[str, Any]
     history: list[dict[str, Any]]
     summary: dict[str, Any]
     sample: str
-    results: dict[str, dict[str, str]]
+    changes: list[dict[str, Any]]
+    warnings: list[str]
+    results: dict[str, ResultRecord]
 
     @property
     def finished(self) -> bool:
@@ -70,7 +90,8 @@ class RunRecord:
     def waiting_fraction(self) -> float | None:
         """The part of the training time in which the model waited for data; None if it was not recorded."""
         waiting = [row["waiting_seconds"] for row in self.history if "waiting_seconds" in row]
-        return sum(waiting) / sum(row["seconds"] for row in self.history) if waiting else None
+        seconds = sum(row["seconds"] for row in self.history)
+        return sum(waiting) / seconds if waiting and seconds else None
 
     @property
     def paper(self) -> PaperRow | None:
@@ -92,36 +113,158 @@ def read_run(path: str | Path) -> RunRecord:
     """Read the folder of a run.
 
     Raises:
-        RunRecordError: none of the files of a run is there, or one is damaged.
+        RunRecordError: none of the files of a run is there, or one is damaged or cannot be read.
     """
     folder = Path(path)
+    contents, results = {}, {}
+    try:
+        for name, (field, parse, nothing) in _FILES.items():
+            contents[field] = _read(folder / name, parse) if (folder / name).is_file() else nothing
+        for file in sorted(folder.glob("*.json")):
+            shown = None if file.name in _FILES else _read(file, _result)
+            if shown is not None:
+                results[file.stem] = ResultRecord(shown, _picture(file.with_suffix(".png")))
+        name = one_line(folder.resolve().name)
+    except OSError as error:
+        raise RunRecordError(f"{one_line(str(folder))} cannot be read: {error.strerror}") from error
     if not any((folder / name).is_file() for name in _FILES):
-        raise RunRecordError(f"{folder} is not the folder of a run: it holds none of {', '.join(_FILES)}")
-    contents = {
-        field: _read(folder / name, parse) if (folder / name).is_file() else nothing
-        for name, (field, parse, nothing) in _FILES.items()
-    }
-    others = {file.name: _read(file, json.loads) for file in sorted(folder.glob("*.json")) if file.name not in _FILES}
-    results = {name: c["shown"] for name, c in others.items() if isinstance(c, dict) and "shown" in c}
-    return RunRecord(name=folder.resolve().name, results=results, **contents)
+        expected = ", ".join(_FILES)
+        raise RunRecordError(f"{one_line(str(folder))} is not the folder of a run: it holds none of {expected}")
+    return RunRecord(name=name, results=results, **contents)
 
 
 def _read(file: Path, parse: Callable[[str], Any]) -> Any:
     try:
         return parse(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise RunRecordError(f"{file} is damaged ({error})") from error
+    except RecursionError as error:
+        raise RunRecordError(f"{one_line(str(file))} is damaged: it is nested too deeply") from error
+    except (ValueError, OverflowError) as error:  # not UTF-8, not JSON, or not what a run writes
+        what = textwrap.shorten(one_line(str(error)), 200)  # the message may quote a long value
+        raise RunRecordError(f"{one_line(str(file))} is damaged: {what}") from error
 
 
-def _json_lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
+# ---------------------------------------------------------------------------------------------------------------------
+# What the files must hold. Only what the pages compute with is checked; everything else is shown as it is.
+# ---------------------------------------------------------------------------------------------------------------------
 
+
+def _options(text: str) -> dict[str, Any]:
+    options = _object(json.loads(text))
+    if not isinstance(options.get("dataset", ""), str):
+        raise ValueError("dataset is not a text")
+    if options.get("level") not in (None, *UNITS):
+        raise ValueError(f"level is none of {', '.join(UNITS)}")
+    return options
+
+
+def _environment(text: str) -> dict[str, Any]:
+    return _object(json.loads(text))
+
+
+def _history(text: str) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
+        try:
+            rows.append(_epoch(line))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+    return rows
+
+
+def _epoch(line: str) -> dict[str, Any]:
+    row = _object(json.loads(line))
+    _counts(row, "epoch", least=1)
+    _numbers(row, "train_nats", "valid_nats", "test_nats", "learning_rate", "gradient_norm")
+    for name in ("tokens_per_second", "seconds", *({"waiting_seconds"} & set(row))):
+        check_number(name, _entry(row, name), zero=True)
+    return row
+
+
+def _summary(text: str) -> dict[str, Any]:
+    summary = _object(json.loads(text))
+    if not summary:
+        return {}
+    _counts(summary, "parameters")
+    if _entry(summary, "order_two_baseline") is not None:
+        _numbers(summary, "order_two_baseline")
+    for part in ("valid", "test"):
+        score = _object(_entry(summary, part), part)
+        _numbers(score, "nats", "standard_error")
+        _counts(score, "tokens")
+    return summary
+
+
+def _changes(text: str) -> list[dict[str, Any]]:
+    changes = [_object(change, "an entry") for change in _list(text)]
+    for change in changes:
+        _counts(change, "step")
+        for name in ("option", "before", "after"):
+            _entry(change, name)
+    return changes
+
+
+def _warnings(text: str) -> list[str]:
+    warnings = _list(text)
+    if not all(isinstance(warning, str) for warning in warnings):
+        raise ValueError("an entry is not a text")
+    return warnings
+
+
+def _result(text: str) -> dict[str, Any] | None:
+    """What a result file wants to be shown; None if it is another kind of file."""
+    content = json.loads(text)
+    return _object(content["shown"], "shown") if isinstance(content, dict) and "shown" in content else None
+
+
+def _picture(file: Path) -> bytes:
+    """The content of a PNG file; empty if it is missing or another kind of file."""
+    content = file.read_bytes() if file.is_file() else b""
+    return content if content.startswith(b"\x89PNG") else b""
+
+
+def _object(value: Any, name: str = "it") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is not a JSON object")
+    return value
+
+
+def _list(text: str) -> list[Any]:
+    value = json.loads(text)
+    if not isinstance(value, list):
+        raise ValueError("it is not a JSON list")
+    return value
+
+
+def _entry(row: dict[str, Any], name: str) -> Any:
+    if name not in row:
+        raise ValueError(f"{name} is missing")
+    return row[name]
+
+
+def _counts(row: dict[str, Any], *names: str, least: int = 0) -> None:
+    for name in names:
+        if check_integer(name, _entry(row, name), least) > _MOST:
+            raise ValueError(f"{name} is too large")
+
+
+def _numbers(row: dict[str, Any], *names: str) -> None:
+    """Numbers that may be infinite or nan: a run that diverged is a run."""
+    for name in names:
+        value = _entry(row, name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{name} is not a number")
+        float(value)  # OverflowError: an integer beyond every float
+
+
+_MOST = 2**53  # beyond it, not every integer is a float
 
 # Files of a run folder: the field of RunRecord that each fills, how it is parsed, and what stands for a missing one.
 _FILES: dict[str, tuple[str, Callable[[str], Any], Any]] = {
-    "options.json": ("options", json.loads, {}),
-    "environment.json": ("environment", json.loads, {}),
-    "metrics.jsonl": ("history", _json_lines, []),
-    "summary.json": ("summary", json.loads, {}),
+    "options.json": ("options", _options, {}),
+    "environment.json": ("environment", _environment, {}),
+    "metrics.jsonl": ("history", _history, []),
+    "summary.json": ("summary", _summary, {}),
     "sample.txt": ("sample", str, ""),
+    "changes.json": ("changes", _changes, []),
+    "warnings.json": ("warnings", _warnings, []),
 }

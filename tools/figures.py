@@ -1,6 +1,6 @@
-"""Draws the figures of the README as SVG files, the same bytes every time.
+"""Draws the figures of README and documentation, docs/figures/*.svg, the same bytes every time.
 
-    python docs/figures.py [FIGURE ...]
+    python tools/figures.py [FIGURE ...]
 
 Needs matplotlib and this project installed. The background is solid and light, so that the figures can be read on
 light and on dark pages.
@@ -22,9 +22,9 @@ from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
 from rhn.training.paper import PAPER_ROWS
 
-DOCS = Path(__file__).parent
-FOLDER = DOCS / "figures"
-DEPTH_EXPERIMENT = DOCS.parent / "benchmarks" / "results" / "depth_experiment.json"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "figures"
+DEPTH_EXPERIMENT = ROOT / "benchmarks" / "results" / "depth_experiment.json"
 
 BACKGROUND, PANEL, INK, SLATE, GREY, FAINT = "#ffffff", "#f3f5f7", "#1f2933", "#52606d", "#7b8794", "#c5ced6"
 BLUE, ORANGE = "#2563a8", "#c8501e"
