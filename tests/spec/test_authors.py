@@ -111,7 +111,7 @@ def test_unknown_names_are_refused() -> None:
 def test_conversion_gives_the_committed_files(tmp_path: Path) -> None:
     converter = ROOT / "tools" / "convert_authors.py"
     subprocess.run([sys.executable, converter, ARCHIVES, "--output", tmp_path], check=True)
-    committed = Path(authors.__file__).parent / "vectors" / "authors"
+    committed = ROOT / "conformance" / "rhn_conformance" / "vectors" / "authors"
     converted = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert converted == {path.name: path.read_bytes() for path in committed.iterdir() if path.suffix != ".md"}
     assert sum(path.stat().st_size for path in committed.iterdir()) < 700_000
