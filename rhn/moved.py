@@ -14,8 +14,19 @@ from types import ModuleType
 MOVED = {
     "rhn.spec.checkpoint": "rhn.checkpoint",
     "rhn.spec.windows": "rhn.spec.arguments",
+    "rhn_conformance.authors": "rhn_conformance.cases.authors_data",
+    "rhn_conformance.authors_exercises": "rhn_conformance.cases.authors",
     "rhn_conformance.compare": "rhn.compare",
+    "rhn_conformance.covering": "rhn_conformance.cases.covering",
+    "rhn_conformance.exact": "rhn_conformance.rewritten.exact",
+    "rhn_conformance.expectations": "rhn_conformance.expected_failures",
+    "rhn_conformance.frozen": "rhn_conformance.frozen_vectors",
+    "rhn_conformance.inputs": "rhn_conformance.cases.numbers",
+    "rhn_conformance.mutants": "rhn_conformance.rewritten.mutants",
+    "rhn_conformance.page": "rhn_conformance.report.page",
     "rhn_conformance.preflight": "rhn.preflight",
+    "rhn_conformance.rewriting": "rhn_conformance.rewritten.rewrite",
+    "rhn_conformance.trajectory": "rhn_conformance.cases.trajectory",
 }
 
 

@@ -5,34 +5,13 @@ The same functions ask the reference, so an expected value is whatever the refer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rhn.backend import Model
-from rhn_conformance.inputs import Inputs, first_row_everywhere
-
-Tensors = dict[str, NDArray]
-Answers = dict[str, Tensors]  # by the name of the check
-
-
-@dataclass(frozen=True)
-class Check:
-    """One question to a model.
-
-    Attributes:
-        name: of the check.
-        clauses: of SPEC.md that it adds to those of the case.
-        ask: the question. Checks run in the order of `CHECKS` on one model; only the training changes it.
-        applies: whether the question makes sense for these inputs.
-    """
-
-    name: str
-    clauses: tuple[str, ...]
-    ask: Callable[[Model, Inputs], Tensors]
-    applies: Callable[[Inputs], bool] = lambda inputs: True
+from rhn_conformance.case import Check, Inputs, Tensors
 
 
 def _parameters(model: Model, inputs: Inputs) -> Tensors:
@@ -78,7 +57,7 @@ def _hand_over(model: Model, inputs: Inputs) -> Tensors:
 
 def _rows(model: Model, inputs: Inputs) -> Tensors:
     """Every row is replaced by the first, so every row must give what the first one gave among its neighbours."""
-    window = first_row_everywhere(inputs.double_window)
+    window = inputs.double_window.first_row_everywhere()
     state = None if inputs.state is None else [np.repeat(s[:1], len(s), axis=0) for s in inputs.state]
     logits, new_state = model.forward(window.tokens, state, window.masks)
     return {"logits": logits, **_named_state(new_state)}

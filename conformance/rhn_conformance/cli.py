@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rhn.backend import installed_backends, load_backend
-from rhn_conformance import expectations
-from rhn_conformance.cases import DTYPES
+from rhn_conformance.case import DTYPES
+from rhn_conformance.expected_failures import judge, load_expected_failures, unmatched
 from rhn_conformance.results import Result, Verdict, new_run, read_jsonl, write_jsonl
 from rhn_conformance.runner import Target, run_suite
-from rhn_conformance.suite import all_exercises, select
+from rhn_conformance.suite import all_cases, select
 
 RESULTS = Path("conformance-results.jsonl")
 
@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rhn-conformance", description="Prove that backends compute the same.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="put the suite to backends")
+    run = commands.add_parser("run", help="run the suite against backends")
     _add_target_options(run)
     run.add_argument("-k", dest="select", metavar="TEXT", help="part of a case's name, or the number of a clause")
     run.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="JSON lines (default: %(default)s)")
@@ -77,12 +77,12 @@ def _targets(options: argparse.Namespace) -> list[Target]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    exercises = select(all_exercises(), options.select)
+    cases = select(all_cases(), options.select)
     targets = _targets(options)
     backends = {target.name: target.backend for target in targets}
     if options.expected_failures and len(backends) > 1:
         raise ValueError("--expected-failures is the list of one backend: name a single --backend with it")
-    excuses = {name: expectations.load_expected_failures(name, options.expected_failures) for name in backends}
+    excuses = {name: load_expected_failures(name, options.expected_failures) for name in backends}
     run = new_run(
         versions={name: backend.describe() for name, backend in backends.items()},
         options={"device": options.device, "dtypes": sorted({t.dtype for t in targets}), "select": options.select},
@@ -90,12 +90,12 @@ def _run(options: argparse.Namespace) -> int:
 
     started = time.monotonic()
     results: list[Result] = []
-    for number, of_one in enumerate(run_suite(exercises, targets, run.run, options.jobs), start=1):
-        judged = [expectations.apply(result, excuses[result.backend]) for result in of_one]
+    for number, of_one in enumerate(run_suite(cases, targets, run.run, options.jobs), start=1):
+        judged = [judge(result, excuses[result.backend]) for result in of_one]
         results += judged
         worst = max((result.ulps for result in judged), default=0.0)
-        name = exercises[number - 1].name
-        print(f"[{number:2d}/{len(exercises)}] {name:40s} {worst:8.3g} ULP  {_counts(judged)}", flush=True)
+        name = cases[number - 1].name
+        print(f"[{number:2d}/{len(cases)}] {name:40s} {worst:8.3g} ULP  {_counts(judged)}", flush=True)
         for result in judged:
             if not result.verdict.is_good:
                 print(f"    {result}")
@@ -106,7 +106,7 @@ def _run(options: argparse.Namespace) -> int:
         if not any(result.backend == name for result in results):
             print(f"nothing ran on {name}")
             status = 1
-        for entry in expectations.unmatched(excuses[name], all_exercises()):
+        for entry in unmatched(excuses[name], all_cases()):
             print(f"the expected failure {entry.case}/{entry.check} of {name} matches nothing: remove it")
             status = 1
     return status
@@ -138,7 +138,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _vectors(options: argparse.Namespace) -> int:
-    from rhn_conformance.frozen import check_vectors, write_vectors
+    from rhn_conformance.frozen_vectors import check_vectors, write_vectors
 
     if options.write:
         print(write_vectors())

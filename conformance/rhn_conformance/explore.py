@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from rhn.spec.config import ACTIVATIONS, RHNConfig
 from rhn.spec.masks import DropRates
-from rhn_conformance.cases import Case
+from rhn_conformance.cases.numbers import Description
+from rhn_conformance.cases.synthetic import synthetic_case
 from rhn_conformance.results import Verdict
 from rhn_conformance.runner import Target, examine
-from rhn_conformance.suite import exercise
 
 UNBOUNDED = 10**9  # examples; nobody lives to see them
 
@@ -35,11 +35,11 @@ def configs(draw: st.DrawFn) -> RHNConfig:
     )
 
 
-def cases() -> st.SearchStrategy[Case]:
+def descriptions() -> st.SearchStrategy[Description]:
     """Any small case; its name, and with it its random numbers, vary as well."""
     rate = st.sampled_from((0.0, 0.25, 0.5, 0.8))
     return st.builds(
-        Case,
+        Description,
         name=st.integers(0, 999).map("random-{}".format),
         clauses=st.just(("6.1",)),
         config=configs(),
@@ -56,7 +56,7 @@ def cases() -> st.SearchStrategy[Case]:
 
 
 def explore(targets: Sequence[Target], examples: int | None = None, search_seed: int = 0) -> None:
-    """Put random cases to every target, until `examples` are done or something fails.
+    """Run random cases on every target, until `examples` are done or something fails.
 
     Args:
         targets: backends to test.
@@ -75,12 +75,12 @@ def explore(targets: Sequence[Target], examples: int | None = None, search_seed:
         suppress_health_check=list(HealthCheck),
         print_blob=False,
     )
-    @given(cases())
-    def every_case_passes(case: Case) -> None:
-        random_exercise = replace(exercise(case), calibrated=False)
+    @given(descriptions())
+    def every_case_passes(description: Description) -> None:
+        case = replace(synthetic_case(description), calibrated=False)
         for target in targets:
-            failures = [r for r in examine(random_exercise, target).results if r.verdict is not Verdict.PASSED]
+            failures = [r for r in examine(case, target).results if r.verdict is not Verdict.PASSED]
             if failures:
-                raise ValueError("\n".join([repr(case), *map(str, failures)]))
+                raise ValueError("\n".join([repr(description), *map(str, failures)]))
 
     every_case_passes()

@@ -1,4 +1,4 @@
-"""Puts the exercises to backends and judges the answers."""
+"""Runs the cases against backends and judges the answers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from rhn.backend import Backend, Model
 from rhn.compare import TensorError, compare
 from rhn.spec.config import RHNConfig
 from rhn.spec.optimizers import PAPER_SGD, Optimizer
-from rhn_conformance.checks import Answers, Check, Tensors
-from rhn_conformance.inputs import Inputs
+from rhn_conformance.case import Answers, Case, Check, Inputs, Tensors
 from rhn_conformance.results import Result, Verdict
-from rhn_conformance.suite import Exercise
 from rhn_conformance.tolerances import tolerance
 
 MODELS_KEPT = 6  # what a model has compiled takes tens of megabytes
@@ -63,80 +61,78 @@ class Target:
 
 @dataclass
 class Sitting:
-    """One target doing one exercise."""
+    """One target doing one case."""
 
     target: Target
     results: list[Result] = field(default_factory=list)
     answers: Answers = field(default_factory=dict)  # to the checks that it answered at all
 
 
-def examine(exercise: Exercise, target: Target, run: str = "") -> Sitting:
-    """Build one model, ask it every question of the exercise, and compare the answers with the right ones.
+def examine(case: Case, target: Target, run: str = "") -> Sitting:
+    """Build one model, ask it every question of the case, and compare the answers with the right ones.
 
     Whatever a backend raises is its answer to that question; the next one is asked all the same.
     """
     sitting = Sitting(target)
-    inputs, expected = exercise.inputs(), exercise.expected()
+    inputs, expected = case.inputs(), case.expected()
     model: Model | None = None
-    for check in exercise.checks:
+    for check in case.checks:
         right = expected[check.name]
         try:
             if model is None:
                 model = target.model(inputs)
             answer = check.ask(model, inputs)
-            if not exercise.complete:
+            if not case.complete:
                 answer = {name: tensor for name, tensor in answer.items() if name in right}
             if check.name == "parameters":
                 _check_dtype(answer, target.dtype)
-            errors = compare(answer, right, target.dtype, exercise.tolerance(target.dtype, check))
+            errors = compare(answer, right, target.dtype, case.tolerance(target.dtype, check))
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
-            sitting.results.append(_result(exercise, check, target, run, exercise.against, message=message))
+            sitting.results.append(_result(case, check, target, run, case.against, message=message))
         else:
             sitting.answers[check.name] = answer
-            sitting.results.append(_result(exercise, check, target, run, exercise.against, errors))
-    if model is not None and len(sitting.answers) == len(exercise.checks):
+            sitting.results.append(_result(case, check, target, run, case.against, errors))
+    if model is not None and len(sitting.answers) == len(case.checks):
         target.keep(inputs, model)
     return sitting
 
 
-def compare_pairs(exercise: Exercise, sittings: Sequence[Sitting], run: str = "") -> Iterator[Result]:
+def compare_pairs(case: Case, sittings: Sequence[Sitting], run: str = "") -> Iterator[Result]:
     """Every two targets of the same dtype against each other; of each check only the worst tensor is kept."""
     for one, other in combinations(sittings, 2):
-        if one.target.dtype != other.target.dtype or exercise.against in (one.target.name, other.target.name):
+        if one.target.dtype != other.target.dtype or case.against in (one.target.name, other.target.name):
             continue
-        for check in exercise.checks:
+        for check in case.checks:
             if check.name not in one.answers or check.name not in other.answers:
                 continue  # the result against the reference has said so already
             dtype = one.target.dtype
             allowed = tolerance(dtype, check.name, other.target.name)
             errors = compare(one.answers[check.name], other.answers[check.name], dtype, allowed)
             worst = max(errors, key=lambda e: e.max_rel)
-            yield _result(exercise, check, one.target, run, other.target.name, [worst])
+            yield _result(case, check, one.target, run, other.target.name, [worst])
 
 
-def run_suite(
-    exercises: Sequence[Exercise], targets: Sequence[Target], run: str = "", jobs: int = 1
-) -> Iterator[list[Result]]:
-    """The results of one exercise after the other: of every target against the right answers, then of all pairs.
+def run_suite(cases: Sequence[Case], targets: Sequence[Target], run: str = "", jobs: int = 1) -> Iterator[list[Result]]:
+    """The results of one case after the other: of every target against the right answers, then of all pairs.
 
     Args:
-        exercises: to be done.
+        cases: to be done.
         targets: to do them.
         run: identifier that the results carry.
         jobs: how many backends may work at the same time, each in a thread of its own.
     """
     backends = list(dict.fromkeys(target.name for target in targets))
 
-    def sit(exercise: Exercise, backend: str) -> list[Sitting]:
-        own = [t for t in targets if t.name == backend and t.dtype in exercise.dtypes]
-        return [examine(exercise, target, run) for target in own]
+    def sit(case: Case, backend: str) -> list[Sitting]:
+        own = [t for t in targets if t.name == backend and t.dtype in case.dtypes]
+        return [examine(case, target, run) for target in own]
 
     with ThreadPoolExecutor(jobs) as pool:
-        for exercise in exercises:
-            exercise.expected()  # once, before several threads ask for it
-            sittings = [s for of_one in pool.map(partial(sit, exercise), backends) for s in of_one]
-            yield [*(r for s in sittings for r in s.results), *compare_pairs(exercise, sittings, run)]
+        for case in cases:
+            case.expected()  # once, before several threads ask for it
+            sittings = [s for of_one in pool.map(partial(sit, case), backends) for s in of_one]
+            yield [*(r for s in sittings for r in s.results), *compare_pairs(case, sittings, run)]
 
 
 def _check_dtype(tensors: Tensors, dtype: str) -> None:
@@ -146,7 +142,7 @@ def _check_dtype(tensors: Tensors, dtype: str) -> None:
 
 
 def _result(
-    exercise: Exercise,
+    case: Case,
     check: Check,
     target: Target,
     run: str,
@@ -157,9 +153,9 @@ def _result(
     wrong = [e for e in errors if not e.within_tolerance]
     return Result(
         run=run,
-        case=exercise.name,
+        case=case.name,
         check=check.name,
-        clauses=tuple(dict.fromkeys((*exercise.clauses, *check.clauses))),
+        clauses=tuple(dict.fromkeys((*case.clauses, *check.clauses))),
         backend=target.name,
         device=target.device or "default",
         dtype=target.dtype,

@@ -1,4 +1,4 @@
-"""The suite as pytest tests, one per exercise and target: `pytest --pyargs rhn_conformance --rhn-backend NAME`."""
+"""The suite as pytest tests, one per case and target: `pytest --pyargs rhn_conformance --rhn-backend NAME`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from rhn.backend import load_backend
-from rhn_conformance import expectations
-from rhn_conformance.cases import DTYPES
-from rhn_conformance.expectations import ExpectedFailure
+from rhn_conformance.case import DTYPES, Case
+from rhn_conformance.expected_failures import ExpectedFailure, judge, load_expected_failures, unmatched
 from rhn_conformance.results import Verdict
 from rhn_conformance.runner import Target, examine
-from rhn_conformance.suite import Exercise, all_exercises
+from rhn_conformance.suite import all_cases
 
 
 @cache
@@ -24,37 +23,36 @@ def _target(backend: str, dtype: str, device: str | None) -> Target:
 
 @cache
 def _excuses(backend: str, path: str | None) -> list[ExpectedFailure]:
-    return expectations.load_expected_failures(backend, Path(path) if path else None)
+    return load_expected_failures(backend, Path(path) if path else None)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test per backend, exercise and dtype."""
+    """One test per backend, case and dtype."""
     option = metafunc.config.getoption
     backends = option("--rhn-backend")
     if not backends:
         raise pytest.UsageError("rhn_conformance: name at least one backend with --rhn-backend")
     for backend in backends:
-        for entry in expectations.unmatched(_excuses(backend, option("--rhn-expected-failures")), all_exercises()):
+        for entry in unmatched(_excuses(backend, option("--rhn-expected-failures")), all_cases()):
             raise pytest.UsageError(
                 f"the expected failure {entry.case}/{entry.check} of {backend} matches nothing: remove it"
             )
     parameters = [
-        pytest.param(backend, exercise, dtype, id=f"{backend}-{exercise.name}-{dtype}")
+        pytest.param(backend, case, dtype, id=f"{backend}-{case.name}-{dtype}")
         for backend in backends
-        for exercise in all_exercises()
+        for case in all_cases()
         for dtype in option("--rhn-dtype") or DTYPES
-        if dtype in exercise.dtypes
+        if dtype in case.dtypes
     ]
-    metafunc.parametrize(("backend", "exercise", "dtype"), parameters)
+    metafunc.parametrize(("backend", "case", "dtype"), parameters)
 
 
-def test_conformance(backend: str, exercise: Exercise, dtype: str, request: pytest.FixtureRequest) -> None:
-    """Every check of the exercise passes, or fails as it is listed to."""
+def test_conformance(backend: str, case: Case, dtype: str, request: pytest.FixtureRequest) -> None:
+    """Every check of the case passes, or fails as it is listed to."""
     option = request.config.getoption
     excuses = _excuses(backend, option("--rhn-expected-failures"))
     results = [
-        expectations.apply(result, excuses)
-        for result in examine(exercise, _target(backend, dtype, option("--rhn-device"))).results
+        judge(result, excuses) for result in examine(case, _target(backend, dtype, option("--rhn-device"))).results
     ]
     bad = [str(result) for result in results if not result.verdict.is_good]
     if bad:

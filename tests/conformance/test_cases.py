@@ -10,29 +10,28 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rhn_conformance.cases import CASES, CLIPPED, FACTORS, Case
-from rhn_conformance.covering import all_pairs, pairs, pairwise
-from rhn_conformance.inputs import Inputs, Window, make_inputs
-from rhn_conformance.suite import all_exercises, exercise, reference_answers, select
+from rhn_conformance.case import Inputs, Window
+from rhn_conformance.cases.covering import all_pairs, pairs, pairwise
+from rhn_conformance.cases.numbers import Description, make_inputs
+from rhn_conformance.cases.synthetic import CLIPPED, DESCRIPTIONS, FACTORS, reference_answers, synthetic_cases
+from rhn_conformance.suite import all_cases, select
 
 SPEC = Path(__file__).parents[2] / "SPEC.md"
 # What no answer of a backend can show: rules about drawing (4.7, 4.8), the rule about errors (6.1), which every check
 # applies, and the permission to be less exact (6.4), of which each port's own tests say how far it goes.
 NOT_FOR_BACKENDS = {"4.7", "4.8", "6.1", "6.4"}
 
-by_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+by_case = pytest.mark.parametrize("case", DESCRIPTIONS, ids=lambda case: case.name)
 
 
 def test_names_are_unique() -> None:
-    names = [exercise.name for exercise in all_exercises()]
+    names = [case.name for case in all_cases()]
     assert len(set(names)) == len(names)
 
 
 def test_every_clause_has_a_case_and_every_case_names_real_clauses() -> None:
     clauses = set(re.findall(r"^\* \*\*(\d\.\d+)\*\*", SPEC.read_text(), flags=re.MULTILINE))
-    tested = {c for e in all_exercises() for c in e.clauses} | {
-        c for e in all_exercises() for k in e.checks for c in k.clauses
-    }
+    tested = {c for e in all_cases() for c in e.clauses} | {c for e in all_cases() for k in e.checks for c in k.clauses}
     assert tested == clauses - NOT_FOR_BACKENDS
 
 
@@ -40,7 +39,7 @@ def test_every_pair_of_option_values_occurs() -> None:
     rows = pairwise(FACTORS)
     covered = {pair for row in rows for pair in pairs(row, FACTORS)}
     assert covered == set(all_pairs(FACTORS))
-    assert len(rows) == len([case for case in CASES if case.name.startswith("pairs-")]) <= 15
+    assert len(rows) == len([case for case in DESCRIPTIONS if case.name.startswith("pairs-")]) <= 15
 
 
 def test_pairwise_of_two_factors_is_their_product() -> None:
@@ -49,7 +48,7 @@ def test_pairwise_of_two_factors_is_their_product() -> None:
 
 
 @by_case
-def test_inputs_are_exact_in_float32(case: Case) -> None:
+def test_inputs_are_exact_in_float32(case: Description) -> None:
     inputs = make_inputs(case)
     arrays = [*inputs.parameters.values(), *(inputs.state or [])]
     for window in windows_of(inputs):
@@ -61,7 +60,7 @@ def test_inputs_are_exact_in_float32(case: Case) -> None:
 
 
 @by_case
-def test_masks_drop_some_units_and_keep_some(case: Case) -> None:
+def test_masks_drop_some_units_and_keep_some(case: Description) -> None:
     for kind, rate in case.rates._asdict().items():
         per_window = [mask_of(window, kind) for window in windows_of(make_inputs(case))]
         if rate == 0:
@@ -72,7 +71,7 @@ def test_masks_drop_some_units_and_keep_some(case: Case) -> None:
 
 
 @by_case
-def test_masks_are_drawn_anew_for_every_step(case: Case) -> None:
+def test_masks_are_drawn_anew_for_every_step(case: Description) -> None:
     for kind, rate in case.rates._asdict().items():
         per_step = [mask_of(step.window, kind) for step in make_inputs(case).steps]
         if rate and kind != "drop_embedding":  # which may have a single entry, and fall out the same
@@ -81,7 +80,7 @@ def test_masks_are_drawn_anew_for_every_step(case: Case) -> None:
 
 
 @by_case
-def test_separate_masks_differ_between_gates(case: Case) -> None:
+def test_separate_masks_differ_between_gates(case: Description) -> None:
     masks = make_inputs(case).double_window.masks
     if not case.config.share_gate_masks and masks is not None:
         for mask in [*(masks.input or []), *(masks.state or [])]:  # (M, B, features)
@@ -89,14 +88,14 @@ def test_separate_masks_differ_between_gates(case: Case) -> None:
 
 
 @by_case
-def test_clipping_is_active_exactly_where_it_is_meant_to_be(case: Case) -> None:
+def test_clipping_is_active_exactly_where_it_is_meant_to_be(case: Description) -> None:
     for number in range(1, case.num_steps + 1):
         norm = reference_answers(case)["training"][f"step {number}: grad_norm"]
         assert (norm > case.max_grad_norm) == (case.max_grad_norm == CLIPPED)
 
 
 @by_case
-def test_reference_hands_over_exactly(case: Case) -> None:
+def test_reference_hands_over_exactly(case: Description) -> None:
     """Two windows give what their double gives; so comparing with the reference's two is comparing with its double."""
     answers = reference_answers(case)
     for layer in range(case.config.num_layers):
@@ -106,7 +105,7 @@ def test_reference_hands_over_exactly(case: Case) -> None:
 
 
 @by_case
-def test_reference_rows_are_independent(case: Case) -> None:
+def test_reference_rows_are_independent(case: Description) -> None:
     answers = reference_answers(case)
     if "rows" in answers:
         first = answers["forward"]["logits"][:1]
@@ -115,12 +114,12 @@ def test_reference_rows_are_independent(case: Case) -> None:
 
 
 def test_selection_by_name_clause_and_nothing() -> None:
-    exercises = [exercise(case) for case in CASES]
-    assert {e.name for e in select(exercises, "uncoupled")} > {"uncoupled", "masks-separate-uncoupled"}
-    assert [e.name for e in select(exercises, "5.8")] == ["decoupled-decay", "adam-decoupled-decay"]
-    assert select(exercises, None) == exercises
+    cases = synthetic_cases()
+    assert {e.name for e in select(cases, "uncoupled")} > {"uncoupled", "masks-separate-uncoupled"}
+    assert [e.name for e in select(cases, "5.8")] == ["decoupled-decay", "adam-decoupled-decay"]
+    assert select(cases, None) == cases
     with pytest.raises(ValueError, match="selects nothing"):
-        select(exercises, "no such case")
+        select(cases, "no such case")
 
 
 def windows_of(inputs: Inputs) -> list[Window]:

@@ -8,8 +8,8 @@ import pytest
 
 import rhn.backend
 from rhn_conformance import cli
-from rhn_conformance.mutants import MUTANTS
 from rhn_conformance.results import Verdict, read_jsonl
+from rhn_conformance.rewritten.mutants import MUTANTS
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rhn.compare import LIMIT, compare, tensor_error
-from rhn_conformance.cases import DTYPES
+from rhn_conformance.case import DTYPES
 from rhn_conformance.checks import CHECKS
 from rhn_conformance.tolerances import AUTHORS_TOLERANCE, TOLERANCE
 

@@ -8,16 +8,15 @@ from decimal import Decimal
 import pytest
 
 from rhn.compare import compare
-from rhn_conformance.cases import CASES
-from rhn_conformance.exact import Exact, exact_answers
-from rhn_conformance.inputs import make_inputs
-from rhn_conformance.suite import reference_answers
+from rhn_conformance.cases.numbers import make_inputs
+from rhn_conformance.cases.synthetic import DESCRIPTIONS, reference_answers
+from rhn_conformance.rewritten.exact import Exact, exact_answers
 
 # Measured over all cases: 35 ULP at worst (gradients that nearly cancel), mostly below 5.
 REFERENCE_ULPS = 100
 # All kinds of operations in a second or two; the frozen vectors cover more.
 CASES_BY_NAME = {
-    case.name: case for case in CASES if case.name in ("plain", "uncoupled", "relu", "clipping-with-decay")
+    case.name: case for case in DESCRIPTIONS if case.name in ("plain", "uncoupled", "relu", "clipping-with-decay")
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from rhn.reference_backend import ReferenceBackend
 from rhn_conformance.explore import explore
-from rhn_conformance.mutants import MUTANTS
+from rhn_conformance.rewritten.mutants import MUTANTS
 from rhn_conformance.runner import Target
 
 

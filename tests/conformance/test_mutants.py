@@ -5,20 +5,19 @@ from __future__ import annotations
 import pytest
 
 from rhn.backend import Backend
-from rhn_conformance.cases import CASES
-from rhn_conformance.mutants import MUTANTS, Mutant
+from rhn_conformance.cases.synthetic import synthetic_cases
 from rhn_conformance.results import Result, Verdict
-from rhn_conformance.rewriting import rewritten_reference
+from rhn_conformance.rewritten.mutants import MUTANTS, Mutant
+from rhn_conformance.rewritten.rewrite import rewritten_reference
 from rhn_conformance.runner import Target, examine
-from rhn_conformance.suite import exercise
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")
 
 
 def first_failure(backend: Backend) -> Result | None:
     targets = {dtype: Target(backend, dtype) for dtype in ("float64", "float32")}
-    for case in CASES:
-        for result in examine(exercise(case), targets[case.dtypes[0]]).results:
+    for case in synthetic_cases():
+        for result in examine(case, targets[case.dtypes[0]]).results:
             if result.verdict is Verdict.FAILED:
                 return result
     return None

@@ -13,7 +13,7 @@ import rhn
 from rhn.backend import Model
 from rhn.preflight import PreflightError, preflight, variant_config, variant_of, variants
 from rhn.reference_backend import ReferenceBackend
-from rhn_conformance.mutants import MUTANTS, Mutant
+from rhn_conformance.rewritten.mutants import MUTANTS, Mutant
 
 CONFIG = rhn.RHNConfig(vocab_size=10000, hidden_size=830, recurrence_depth=10)
 # Mistakes that no single small model can show.

@@ -95,6 +95,31 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     assert text.count("</script>") == 2  # the one in a message is escaped
 
 
+HOSTILE = "a|b\n<!--<script>alert(1)</script> `x` *y* [z](http://example.org)"
+
+
+def test_no_name_leaves_its_row_its_file_or_its_folder(tmp_path: Path) -> None:
+    results = [result("tied", name) for name in ("../../escaped", "..", HOSTILE)]
+    results.append(result(HOSTILE, "mine", actual=2.5, message=HOSTILE))
+    run = replace(RUN, versions={HOSTILE: {HOSTILE: HOSTILE}})
+    folder = tmp_path / "deep" / "report"
+    write_report([run], results, folder)
+    assert {path for path in tmp_path.rglob("*.json") if path.parent != folder / "badges"} == set()
+    assert len(list((folder / "badges").iterdir())) == 4
+    text = (folder / "CONFORMANCE.md").read_text()
+    assert "<" not in text
+    assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {10, 6}  # of both tables
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_no_text_empties_the_page_or_becomes_markup(tmp_path: Path) -> None:
+    write_report([RUN], [result(HOSTILE, "mine", actual=2.5, message=HOSTILE)], tmp_path)
+    page = in_browser(tmp_path / "conformance.html", "", tmp_path)
+    cells = re.findall(r'<button[^>]*class="cell [^"]*"[^>]*aria-label="([^"]*)"', page)
+    assert len(cells) == 1
+    assert "alert(1)" in cells[0]
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_the_page_in_a_browser(tmp_path: Path) -> None:
     write_report([RUN], RESULTS, tmp_path)

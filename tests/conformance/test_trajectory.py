@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from rhn.reference_backend import ReferenceBackend
-from rhn_conformance.mutants import MUTANTS
+from rhn_conformance.cases.trajectory import NUM_STEPS, trajectory_case, trajectory_inputs
 from rhn_conformance.results import Verdict
+from rhn_conformance.rewritten.mutants import MUTANTS
 from rhn_conformance.runner import Target, examine
-from rhn_conformance.trajectory import NUM_STEPS, trajectory_exercise, trajectory_inputs
 
 
 def test_one_hundred_steps_on_text_with_all_masks() -> None:
@@ -21,14 +21,12 @@ def test_one_hundred_steps_on_text_with_all_masks() -> None:
 
 
 def test_the_reference_learns() -> None:
-    losses = trajectory_exercise().expected()["trajectory"]["losses"]
+    losses = trajectory_case().expected()["trajectory"]["losses"]
     assert losses.shape == (NUM_STEPS,)
     assert losses[-10:].mean() < losses[:10].mean() - 5
 
 
 def test_it_tells_right_from_wrong() -> None:
     kept = next(m for m in MUTANTS if m.name == "masks kept from the window before")
-    verdicts = [
-        examine(trajectory_exercise(), Target(b, "float64")).results for b in (ReferenceBackend(), kept.backend())
-    ]
+    verdicts = [examine(trajectory_case(), Target(b, "float64")).results for b in (ReferenceBackend(), kept.backend())]
     assert [results[0].verdict for results in verdicts] == [Verdict.PASSED, Verdict.FAILED]

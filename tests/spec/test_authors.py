@@ -15,8 +15,8 @@ from rhn import RHNConfig, VariationalMasks, parameter_shapes
 from rhn.spec import reference
 from rhn.spec.arguments import check_masks, check_tokens
 from rhn.spec.reference import LayerWeights, layer_backward, layer_forward
-from rhn_conformance import authors
-from rhn_conformance.authors import AuthorsCase, LayerCase, load_case, load_layer_case, tensorflow_clip_norm
+from rhn_conformance.cases import authors_data as authors
+from rhn_conformance.cases.authors_data import AuthorsCase, LayerCase, load_case, load_layer_case, tensorflow_clip_norm
 
 ROOT = Path(__file__).parents[2]
 ARCHIVES = ROOT.parent / "shared" / "authors-golden"
@@ -109,9 +109,9 @@ def test_unknown_names_are_refused() -> None:
 
 @pytest.mark.skipif(not ARCHIVES.is_dir(), reason="the authors' archives are not at ../shared/authors-golden")
 def test_conversion_gives_the_committed_files(tmp_path: Path) -> None:
-    converter = ROOT / "conformance" / "convert_authors.py"
+    converter = ROOT / "tools" / "convert_authors.py"
     subprocess.run([sys.executable, converter, ARCHIVES, "--output", tmp_path], check=True)
-    committed = Path(authors.__file__).parent / "vectors" / "authors"
+    committed = ROOT / "conformance" / "rhn_conformance" / "vectors" / "authors"
     converted = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert converted == {path.name: path.read_bytes() for path in committed.iterdir() if path.suffix != ".md"}
     assert sum(path.stat().st_size for path in committed.iterdir()) < 700_000

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import rhn
 from rhn.training.command_line import run
-from rhn_conformance import authors
+from rhn_conformance.cases import authors_data as authors
 from rhn_datasets import Vocabulary
 from rhn_tf.convert import convert_variables, main, read_variables
 

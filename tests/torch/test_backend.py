@@ -12,7 +12,7 @@ from cases import GRID, errors_against_reference, make_case, name_of, relative_e
 
 import rhn
 from rhn.spec import reference
-from rhn_conformance.authors import CASES, load_case
+from rhn_conformance.cases.authors_data import CASES, load_case
 from rhn_torch.backend import TorchBackend
 
 # Largest error relative to the largest entry, over all quantities and cases. Measured: 2e-15 and 1.2e-6.

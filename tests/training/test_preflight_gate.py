@@ -9,7 +9,7 @@ import pytest
 from rhn.preflight import PreflightError
 from rhn.training import train as train_command
 from rhn.training.options import DEFAULTS
-from rhn_conformance.mutants import MUTANTS
+from rhn_conformance.rewritten.mutants import MUTANTS
 
 
 def train_on_a_broken_backend(folder: Path, monkeypatch: pytest.MonkeyPatch, **words: Any) -> None:

@@ -1,6 +1,6 @@
 """Convert what the authors' programs computed (NumPy archives, see their INDEX.md) to rhn_conformance/vectors/authors.
 
-    python conformance/convert_authors.py ../shared/authors-golden
+    python tools/convert_authors.py ../shared/authors-golden
 
 Tensors get the names and layouts of `rhn.spec.parameters`; nothing is computed, only moved, cut, stacked and
 transposed. Both precisions of a case go into one file. Arrays that are equal in both are stored once, as float32. The
@@ -31,7 +31,7 @@ LANGUAGE_MODELS = (
     "theano_untied_small_vocab",
 )
 LAYERS = ("brainstorm_depth1", "brainstorm_depth1_context", "brainstorm_depth3")
-OUTPUT = Path(__file__).parent / "rhn_conformance" / "vectors" / "authors"
+OUTPUT = Path(__file__).parents[1] / "conformance" / "rhn_conformance" / "vectors" / "authors"
 
 # Our name of a number -> the archive's. Not every program has every one of them.
 SCALARS = {

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from rhn.backend import Model
 from rhn.spec.config import RHNConfig
-from rhn_conformance.checks import Answers, Tensors, checks_of
-from rhn_conformance.inputs import Inputs
-from rhn_conformance.rewriting import rewritten_reference
+from rhn_conformance.case import Answers, Inputs, Tensors
+from rhn_conformance.checks import checks_of
+from rhn_conformance.rewritten.rewrite import rewritten_reference
 
 _CONTEXT = decimal.Context(prec=50, Emin=-99_999, Emax=99_999)  # digits; far more than cancellation can eat
 
@@ -102,7 +102,10 @@ def exact_model(config: RHNConfig, parameters: Mapping[str, NDArray]) -> Model:
         "exact",
         edits=[
             ("return float(np.sqrt(", "return (np.sqrt("),
-            ("np.array(parameters[name], np.float64)", "np.array(parameters[name], object)"),
+            (
+                "np.array(parameters[name], np.float64) for name in parameter_shapes",
+                "np.array(parameters[name], object) for name in parameter_shapes",
+            ),
         ],
         everywhere=[("dtype=np.float64", "dtype=object")],
     )

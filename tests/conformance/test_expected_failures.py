@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rhn_conformance.expectations import ExpectedFailure, apply, load_expected_failures, unmatched
+from rhn_conformance.expected_failures import ExpectedFailure, judge, load_expected_failures, unmatched
 from rhn_conformance.results import Result, Verdict
-from rhn_conformance.suite import all_exercises
+from rhn_conformance.suite import all_cases
 
 
 def result(verdict: Verdict) -> Result:
@@ -18,14 +18,14 @@ def result(verdict: Verdict) -> Result:
 
 
 def test_a_listed_failure_is_excused_with_its_reason() -> None:
-    judged = apply(result(Verdict.FAILED), [ExpectedFailure(reason="no tying", case="ti*")])
+    judged = judge(result(Verdict.FAILED), [ExpectedFailure(reason="no tying", case="ti*")])
     assert judged.verdict is Verdict.EXPECTED_FAILURE
     assert judged.verdict.is_good
     assert judged.message == "no tying [is wrong]"
 
 
 def test_a_listed_failure_that_passes_is_an_error() -> None:
-    judged = apply(result(Verdict.PASSED), [ExpectedFailure(reason="no tying", case="tied")])
+    judged = judge(result(Verdict.PASSED), [ExpectedFailure(reason="no tying", case="tied")])
     assert judged.verdict is Verdict.UNEXPECTED_PASS
     assert not judged.verdict.is_good
 
@@ -35,13 +35,13 @@ def test_a_listed_failure_that_passes_is_an_error() -> None:
 )
 def test_what_is_not_listed_stays(other: dict[str, str]) -> None:
     entry = ExpectedFailure(**{"reason": "another", "case": "tied", **other})
-    assert apply(result(Verdict.FAILED), [entry]) == result(Verdict.FAILED)
+    assert judge(result(Verdict.FAILED), [entry]) == result(Verdict.FAILED)
 
 
 def test_entries_that_match_nothing_are_found() -> None:
     good = ExpectedFailure(reason="r", case="tied", check="forward")
     stale = [ExpectedFailure(reason="r", case="gone"), ExpectedFailure(reason="r", case="tied", check="forwards")]
-    assert unmatched([good, *stale], all_exercises()) == stale
+    assert unmatched([good, *stale], all_cases()) == stale
 
 
 def test_lists_are_read_and_checked(tmp_path: Path) -> None:

@@ -1,71 +1,27 @@
 """The cases: which model, which window, which options, and which clauses of SPEC.md are tested by them.
 
-A case is a description; `inputs.make_inputs` turns it into numbers. The cases go from simple to composite, and each
+Each is a description; `numbers.make_inputs` turns it into numbers. The cases go from simple to composite, and each
 names the clauses that it is the first to exercise: read the first failure of a backend, and you read the clause that
 it breaks. Cases that differ in numbers only have the same sizes, so that a backend that compiles need not do so again.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
+from rhn.reference_backend import ReferenceBackend
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import DropRates
-from rhn.spec.optimizers import PAPER_SGD, Optimizer
-from rhn_conformance.covering import pairwise
-
-DTYPES = ("float64", "float32")
-NOTHING_DROPPED = DropRates()
-
-
-@dataclass(frozen=True)
-class Case:
-    """One model and a few consecutive windows.
-
-    Attributes:
-        name: unique; the random numbers of the case are a function of it.
-        clauses: numbers of SPEC.md.
-        config: the architecture.
-        batch_size: B.
-        length: T of one window; `forward` gets two windows in one.
-        num_steps: training steps, each on a window of its own.
-        rates: drop rates of the masks; 0 gives no mask of that kind.
-        given_state: start from a random state, not from zero.
-        repeat_tokens: draw tokens from three word types only.
-        weight_scale: weights are uniform in (-weight_scale, weight_scale), biases too.
-        saturated: add +20 or -20 to two thirds of all gate biases.
-        optimizer: of the training steps.
-        averaging: the weights are averaged from the first step on.
-        recompute: the backend may compute parts of the forward again in the backward.
-        learning_rate: of the optimiser.
-        weight_decay: coefficient; 0 is none.
-        max_grad_norm: clipping is active if the gradient is longer than that.
-        dtypes: that it is run in.
-    """
-
-    name: str
-    clauses: tuple[str, ...]
-    config: RHNConfig
-    batch_size: int = 3
-    length: int = 3
-    num_steps: int = 2
-    rates: DropRates = NOTHING_DROPPED
-    given_state: bool = False
-    repeat_tokens: bool = False
-    weight_scale: float = 0.7
-    saturated: bool = False
-    optimizer: Optimizer = PAPER_SGD
-    averaging: bool = False
-    recompute: bool = False
-    learning_rate: float = 0.2
-    weight_decay: float = 0.0
-    max_grad_norm: float = 100.0
-    dtypes: tuple[str, ...] = DTYPES
-
+from rhn.spec.optimizers import Optimizer
+from rhn_conformance.case import DTYPES, Answers, Case
+from rhn_conformance.cases.covering import pairwise
+from rhn_conformance.cases.numbers import Description, make_inputs
+from rhn_conformance.checks import checks_of
 
 ALL_MASKS = DropRates(drop_embedding=0.3, drop_input=0.4, drop_state=0.3, drop_output=0.5)
-CLIPPED = 0.5  # a gradient norm that every case exceeds, and every case stays below `Case.max_grad_norm`
+CLIPPED = 0.5  # a gradient norm that every case exceeds, and every case stays below `Description.max_grad_norm`
 DECAY = 0.05  # so large that a mistake with it shows
 
 
@@ -85,13 +41,13 @@ def _tied(**options: Any) -> RHNConfig:
     return _config(embedding_size=None, tie_weights=True, **options)
 
 
-def _growing_cases() -> list[Case]:
+def _growing_cases() -> list[Description]:
     """From a single micro-step to whole windows, then one option at a time."""
-    shortest = Case(
+    shortest = Description(
         "shortest", ("1.2", "2.1", "2.2", "2.4", "2.5", "2.8"), _config(recurrence_depth=1), batch_size=1, length=1
     )
-    window = Case("window", ("2.2", "5.1"), _config(), batch_size=1)
-    plain = Case("plain", ("3.3", "5.1"), _config())
+    window = Description("window", ("2.2", "5.1"), _config(), batch_size=1)
+    plain = Description("plain", ("3.3", "5.1"), _config())
     with_all_masks = replace(plain, rates=ALL_MASKS, given_state=True)
     return [
         shortest,
@@ -163,7 +119,7 @@ def _growing_cases() -> list[Case]:
     ]
 
 
-def _optimizer_cases(plain: Case) -> list[Case]:
+def _optimizer_cases(plain: Description) -> list[Description]:
     adam = replace(plain, optimizer=Optimizer("adam"), learning_rate=0.01, weight_decay=DECAY)
     return [
         replace(adam, name="adam", clauses=("5.7",), max_grad_norm=CLIPPED),
@@ -206,12 +162,12 @@ FACTORS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def _pair_cases() -> list[Case]:
+def _pair_cases() -> list[Description]:
     """Every pair of option values, in as few cases as a covering array needs."""
     return [_pair_case(f"pairs-{number:02d}", row) for number, row in enumerate(pairwise(FACTORS), start=1)]
 
 
-def _pair_case(name: str, row: dict[str, Any]) -> Case:
+def _pair_case(name: str, row: dict[str, Any]) -> Description:
     options = dict(row)
     architecture = {
         key: options.pop(key)
@@ -224,12 +180,12 @@ def _pair_case(name: str, row: dict[str, Any]) -> Case:
         if embedding == "tied"
         else _config(embedding_size=6 if embedding == "as wide" else 4, **architecture)
     )
-    return Case(name, ("1.1",), config, rates=rates, dtypes=(options.pop("dtype"),), **options)
+    return Description(name, ("1.1",), config, rates=rates, dtypes=(options.pop("dtype"),), **options)
 
 
-def _extreme_cases() -> list[Case]:
+def _extreme_cases() -> list[Description]:
     """Where careless arithmetic overflows, cancels or drifts."""
-    plain = Case("", ("6.2",), _config())
+    plain = Description("", ("6.2",), _config())
     return [
         replace(plain, name="smallest", clauses=("1.1",), config=_smallest(), batch_size=1, length=1),
         replace(plain, name="saturated-gates", saturated=True, given_state=True),
@@ -263,4 +219,29 @@ def _smallest() -> RHNConfig:
     return RHNConfig(vocab_size=2, hidden_size=1, recurrence_depth=1)
 
 
-CASES: tuple[Case, ...] = (*_growing_cases(), *_pair_cases(), *_extreme_cases())
+DESCRIPTIONS: tuple[Description, ...] = (*_growing_cases(), *_pair_cases(), *_extreme_cases())
+
+
+@cache
+def reference_answers(description: Description) -> Answers:
+    """What the reference answers in float64; both dtypes are compared with it."""
+    inputs = make_inputs(description)
+    model = ReferenceBackend().build(inputs.config, inputs.parameters, "float64", optimizer=inputs.optimizer)
+    return {check.name: check.ask(model, inputs) for check in checks_of(inputs)}
+
+
+def synthetic_case(description: Description) -> Case:
+    """The case that is described: every check, against the reference."""
+    return Case(
+        name=description.name,
+        clauses=description.clauses,
+        checks=tuple(checks_of(make_inputs(description))),
+        inputs=partial(make_inputs, description),
+        expected=partial(reference_answers, description),
+        dtypes=description.dtypes,
+    )
+
+
+def synthetic_cases() -> list[Case]:
+    """All of them, from simple to composite."""
+    return [synthetic_case(description) for description in DESCRIPTIONS]

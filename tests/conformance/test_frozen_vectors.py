@@ -9,30 +9,30 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from rhn_conformance import frozen
+from rhn_conformance import frozen_vectors
 
 
 def test_they_regenerate_bit_for_bit() -> None:
-    assert frozen.check_vectors() == []
+    assert frozen_vectors.check_vectors() == []
 
 
 def test_they_are_small() -> None:
-    assert sum(file.stat().st_size for file in frozen.FILES.values()) < 500_000
+    assert sum(file.stat().st_size for file in frozen_vectors.FILES.values()) < 500_000
 
 
 def test_the_manifest_describes_every_case() -> None:
-    manifest = json.loads(frozen.FILES["manifest.json"].read_text())
-    tensors = safetensors.numpy.load_file(frozen.FILES["cases.safetensors"])
-    assert list(manifest["cases"]) == list(frozen.FROZEN_CASES)
-    assert {name.split("/")[0] for name in tensors} == set(frozen.FROZEN_CASES)
+    manifest = json.loads(frozen_vectors.FILES["manifest.json"].read_text())
+    tensors = safetensors.numpy.load_file(frozen_vectors.FILES["cases.safetensors"])
+    assert list(manifest["cases"]) == list(frozen_vectors.FROZEN_CASES)
+    assert {name.split("/")[0] for name in tensors} == set(frozen_vectors.FROZEN_CASES)
 
 
 def test_one_changed_bit_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frozen, "FROZEN_CASES", ("plain",))
-    monkeypatch.setattr(frozen.preflight, "variants", list)
-    monkeypatch.setattr(frozen, "FILES", {name: tmp_path / name for name in frozen.FILES})
-    frozen.write_vectors()
-    assert frozen.check_vectors() == []
+    monkeypatch.setattr(frozen_vectors, "FROZEN_CASES", ("plain",))
+    monkeypatch.setattr(frozen_vectors.preflight, "variants", list)
+    monkeypatch.setattr(frozen_vectors, "FILES", {name: tmp_path / name for name in frozen_vectors.FILES})
+    frozen_vectors.write_vectors()
+    assert frozen_vectors.check_vectors() == []
 
     path = tmp_path / "cases.safetensors"
     tensors = {name: value.copy() for name, value in safetensors.numpy.load_file(path).items()}
@@ -41,7 +41,7 @@ def test_one_changed_bit_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     del tensors["plain/inputs/tokens"]
     path.write_bytes(safetensors.numpy.save(tensors))
     (tmp_path / "manifest.json").write_text("{}")
-    assert frozen.check_vectors() == [
+    assert frozen_vectors.check_vectors() == [
         "cases.safetensors: plain/expected/forward/logits differs",
         "cases.safetensors: plain/inputs/tokens is missing",
         "manifest.json differs",

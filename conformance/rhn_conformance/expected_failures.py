@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 
+from rhn_conformance.case import Case
 from rhn_conformance.results import Result, Verdict
-from rhn_conformance.suite import Exercise
 
 _FIELDS = ("case", "check", "dtype", "device", "against")
 
@@ -31,7 +31,7 @@ class ExpectedFailure:
 
 
 def load_expected_failures(backend: str, path: Path | None = None) -> list[ExpectedFailure]:
-    """The entries of `path`, or of expected_failures/<backend>.toml beside this module; none if there is no such file.
+    """The entries of `path`, or of expected_failure_lists/<backend>.toml; none if there is no such file.
 
     Raises:
         ValueError: `path` does not exist, or an entry has no reason or an unknown key.
@@ -41,7 +41,7 @@ def load_expected_failures(backend: str, path: Path | None = None) -> list[Expec
             raise ValueError(f"the list of expected failures {path} does not exist")
         text = path.read_text()
     else:
-        ours = resources.files("rhn_conformance") / "expected_failures" / f"{backend}.toml"
+        ours = resources.files("rhn_conformance") / "expected_failure_lists" / f"{backend}.toml"
         text = ours.read_text() if ours.is_file() else ""
     entries = []
     for number, entry in enumerate(tomllib.loads(text).get("expected_failure", []), start=1):
@@ -55,7 +55,7 @@ def load_expected_failures(backend: str, path: Path | None = None) -> list[Expec
     return entries
 
 
-def apply(result: Result, entries: Iterable[ExpectedFailure]) -> Result:
+def judge(result: Result, entries: Iterable[ExpectedFailure]) -> Result:
     """`result` as the entries see it: an expected failure, an unexpected pass, or what it was."""
     entry = next((e for e in entries if e.matches(result)), None)
     if entry is None:
@@ -66,13 +66,10 @@ def apply(result: Result, entries: Iterable[ExpectedFailure]) -> Result:
     return replace(result, verdict=Verdict.EXPECTED_FAILURE, message=f"{entry.reason} [{result.message}]")
 
 
-def unmatched(entries: Iterable[ExpectedFailure], exercises: Iterable[Exercise]) -> list[ExpectedFailure]:
-    """The entries that can match no result of these exercises: they excuse nothing and must go."""
+def unmatched(entries: Iterable[ExpectedFailure], cases: Iterable[Case]) -> list[ExpectedFailure]:
+    """The entries that can match no result of these cases: they excuse nothing and must go."""
     possible = [
-        (exercise.name, check.name, dtype, exercise.against)
-        for exercise in exercises
-        for check in exercise.checks
-        for dtype in exercise.dtypes
+        (case.name, check.name, dtype, case.against) for case in cases for check in case.checks for dtype in case.dtypes
     ]
     return [
         entry

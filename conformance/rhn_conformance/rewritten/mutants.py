@@ -7,7 +7,7 @@ backend; the first check that it fails must name the clause that it breaks.
 from __future__ import annotations
 
 from rhn.backend import Backend
-from rhn_conformance.rewriting import Edit, rewritten_reference
+from rhn_conformance.rewritten.rewrite import Edit, rewritten_reference
 
 
 class Mutant:
@@ -52,7 +52,7 @@ _STEP = "return {name: parameters[name] - learning_rate * scale * g for name, g 
 _CALLED_STEP = "stepped = sgd_update(parameters, grads, learning_rate, max_grad_norm)"
 _NORM = "self.last_grad_norm = reference.global_norm(grads)"
 _NLL = "return reference.cross_entropy(logits, targets).sum(), new_state"
-_LOADED = "np.array(parameters[name], np.float64)"
+_LOADED = "np.array(parameters[name], np.float64) for name in parameter_shapes"
 
 MUTANTS: tuple[Mutant, ...] = (
     # Gates
@@ -165,5 +165,5 @@ MUTANTS: tuple[Mutant, ...] = (
         "5.9",
         ('steps = int(state["averaged_steps"]) + 1', 'steps = int(state["averaged_steps"]) + 2'),
     ),
-    Mutant("parameters altered by 1e-8", "1.5", (_LOADED, f"{_LOADED} * (1.0 + 1e-8)")),
+    Mutant("parameters altered by 1e-8", "1.5", _in(_LOADED, " for", " * (1.0 + 1e-8) for")),
 )

@@ -7,9 +7,9 @@ from itertools import islice
 
 import rhn
 from rhn.reference_backend import ReferenceBackend
-from rhn_conformance.checks import TRAJECTORY, Answers
-from rhn_conformance.inputs import Inputs, Step, Window, representable
-from rhn_conformance.suite import Exercise
+from rhn_conformance.case import Answers, Case, Inputs, Step, Window
+from rhn_conformance.cases.numbers import representable
+from rhn_conformance.checks import TRAJECTORY
 from rhn_datasets import load_corpus, windows
 
 NUM_STEPS = 100
@@ -18,9 +18,9 @@ _RATES = rhn.DropRates(drop_embedding=0.1, drop_input=0.3, drop_state=0.1, drop_
 _SEED = 1
 
 
-def trajectory_exercise() -> Exercise:
+def trajectory_case() -> Case:
     """All masks, clipping and weight decay on, state handed over; in float64, where nothing excuses a difference."""
-    return Exercise(
+    return Case(
         name="trajectory",
         clauses=("4.6", "5.5"),
         checks=(TRAJECTORY,),

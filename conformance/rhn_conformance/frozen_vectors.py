@@ -21,11 +21,10 @@ from rhn import preflight
 from rhn.spec.masks import DropRates, VariationalMasks, sample_masks
 from rhn.spec.parameters import parameter_shapes
 from rhn.spec.random import Purpose, uniform
-from rhn_conformance.cases import CASES, Case
-from rhn_conformance.exact import exact_answers, exact_model
-from rhn_conformance.inputs import Inputs, make_inputs, representable
-
-Tensors = dict[str, NDArray]
+from rhn_conformance.case import Inputs, Tensors
+from rhn_conformance.cases.numbers import Description, make_inputs, representable
+from rhn_conformance.cases.synthetic import DESCRIPTIONS
+from rhn_conformance.rewritten.exact import exact_answers, exact_model
 
 FOLDER = Path(str(resources.files("rhn_conformance"))) / "vectors"
 FILES = {
@@ -85,7 +84,7 @@ def _differences(name: str, expected: Tensors) -> list[str]:
 
 def _make() -> tuple[Tensors, Tensors, dict[str, Any]]:
     """Tensors of the cases, tensors of the small models of the preflight, manifest."""
-    by_name = {case.name: case for case in CASES}
+    by_name = {description.name: description for description in DESCRIPTIONS}
     cases: Tensors = {}
     entries: dict[str, Any] = {}
     for name in FROZEN_CASES:
@@ -135,17 +134,17 @@ def _mask_tensors(folder: str, masks: VariationalMasks | None) -> Tensors:
     return tensors
 
 
-def _entry(case: Case, inputs: Inputs) -> dict[str, Any]:
+def _entry(description: Description, inputs: Inputs) -> dict[str, Any]:
     return {
-        "clauses": case.clauses,
-        "config": case.config.to_dict(),
-        "batch_size": case.batch_size,
-        "length": case.length,
-        "initial_state": "given" if case.given_state else "zero",
-        "masks": [kind for kind, rate in zip(VariationalMasks._fields, case.rates, strict=True) if rate],
-        "learning_rate": case.learning_rate,
-        "weight_decay": case.weight_decay,
-        "max_grad_norm": case.max_grad_norm,
+        "clauses": description.clauses,
+        "config": description.config.to_dict(),
+        "batch_size": description.batch_size,
+        "length": description.length,
+        "initial_state": "given" if description.given_state else "zero",
+        "masks": [kind for kind, rate in zip(VariationalMasks._fields, description.rates, strict=True) if rate],
+        "learning_rate": description.learning_rate,
+        "weight_decay": description.weight_decay,
+        "max_grad_norm": description.max_grad_norm,
     }
 
 

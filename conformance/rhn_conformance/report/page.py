@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib import resources
 from typing import Any
+
+import jinja2
 
 from rhn_conformance.results import Result, Run
 
-_TEMPLATE = resources.files("rhn_conformance") / "page.html"
-_PLACE_OF_DATA = "__DATA__"
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("rhn_conformance.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
+)
 
 
 def render_page(runs: Sequence[Run], results: Sequence[Result]) -> str:
-    """The page as text. Its script reads the data from a JSON block and draws everything."""
-    data = json.dumps(_data(runs, results), separators=(",", ":"), allow_nan=False)
-    return _TEMPLATE.read_text(encoding="utf-8").replace(_PLACE_OF_DATA, data.replace("</", "<\\/"))
+    """The page as text. Its script reads the data from a JSON block, in which no text can end or hide the script, and
+    draws everything with the DOM, for which text is never markup."""
+    return _TEMPLATES.get_template("page.html").render(data=_data(runs, results))
 
 
 def _data(runs: Sequence[Run], results: Sequence[Result]) -> dict[str, Any]:

@@ -1,0 +1,157 @@
+"""The words of the suite: a case has inputs, is asked by checks, and has right answers.
+
+Everything else in this package is written in these words, so this module imports none of it but the tolerances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rhn.backend import Model
+from rhn.compare import LIMIT
+from rhn.spec.config import RHNConfig
+from rhn.spec.masks import VariationalMasks
+from rhn.spec.optimizers import PAPER_SGD, Optimizer
+from rhn.spec.parameters import Parameters
+from rhn_conformance.tolerances import tolerance
+
+DTYPES = ("float64", "float32")
+
+Tensors = dict[str, NDArray]
+Answers = dict[str, Tensors]  # by the name of the check
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a model sees at once: tokens (B, T), targets (B, T) and masks."""
+
+    tokens: NDArray[np.integer]
+    targets: NDArray[np.integer]
+    masks: VariationalMasks | None
+
+    def columns(self, where: slice) -> Window:
+        """The time steps in `where`."""
+        masks = self.masks
+        if masks is not None and masks.embedding is not None:
+            masks = masks._replace(embedding=masks.embedding[:, where])  # (B, T): the only mask with a time axis
+        return Window(self.tokens[:, where], self.targets[:, where], masks)
+
+    def first_row_everywhere(self) -> Window:
+        """Every batch row replaced by the first."""
+        batch_size = len(self.tokens)
+
+        def repeat(array: NDArray, axis: int = 0) -> NDArray:
+            return np.repeat(array.take([0], axis=axis), batch_size, axis=axis)
+
+        masks = self.masks
+        if masks is not None:
+            masks = VariationalMasks(
+                embedding=None if masks.embedding is None else repeat(masks.embedding),  # (B, T)
+                input=None if masks.input is None else [repeat(m, axis=1) for m in masks.input],  # (M, B, E) each
+                state=None if masks.state is None else [repeat(m, axis=1) for m in masks.state],  # (M, B, H) each
+                output=None if masks.output is None else repeat(masks.output),  # (B, H)
+            )
+        return Window(repeat(self.tokens), repeat(self.targets), masks)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step: its window and what the optimiser is told."""
+
+    window: Window
+    learning_rate: float
+    weight_decay: float
+    max_grad_norm: float
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that goes into a model in one case.
+
+    Attributes:
+        config: the architecture.
+        parameters: float32.
+        state: before the first window, per layer (B, H) float64; None for zero.
+        double_window: two windows in one, (B, 2T), under the masks of the first.
+        steps: consecutive training steps. The first one's window is the first half of `double_window`; each further
+            step has masks of its own.
+        optimizer: of these steps.
+        averaging: the weights are averaged from the first step on.
+        recompute: see `rhn.backend.Backend.build`.
+    """
+
+    config: RHNConfig
+    parameters: Parameters
+    state: list[NDArray] | None
+    double_window: Window
+    steps: tuple[Step, ...]
+    optimizer: Optimizer = PAPER_SGD
+    averaging: bool = False
+    recompute: bool = False
+
+    @property
+    def optimizer_remembers(self) -> bool:
+        """The optimiser has a memory, which plain SGD has not."""
+        return self.averaging or self.optimizer.name != "sgd"
+
+    def halves(self) -> tuple[Window, Window]:
+        """The two windows of `double_window`, both with its masks."""
+        length = self.double_window.tokens.shape[1] // 2
+        return self.double_window.columns(slice(0, length)), self.double_window.columns(slice(length, None))
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question to a model.
+
+    Attributes:
+        name: of the check.
+        clauses: of SPEC.md that it adds to those of the case.
+        ask: the question. Checks run in the order of `CHECKS` on one model; only the training changes it.
+        applies: whether the question makes sense for these inputs.
+    """
+
+    name: str
+    clauses: tuple[str, ...]
+    ask: Callable[[Model, Inputs], Tensors]
+    applies: Callable[[Inputs], bool] = lambda inputs: True
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs, the questions asked about them, and the right answers.
+
+    Attributes:
+        name: unique in the suite.
+        clauses: of SPEC.md, besides those of the checks.
+        checks: the questions, in order.
+        inputs: makes the inputs.
+        expected: gives the right answers; may be slow the first time.
+        against: whose answers they are: "reference" or "authors".
+        dtypes: that a backend may do it in.
+        complete: False if the right answers are known for some tensors only.
+        calibrated: False if its errors were never measured; SPEC.md 6.1 is then the tolerance.
+    """
+
+    name: str
+    clauses: tuple[str, ...]
+    checks: tuple[Check, ...]
+    inputs: Callable[[], Inputs]
+    expected: Callable[[], Answers]
+    against: str = "reference"
+    dtypes: tuple[str, ...] = DTYPES
+    complete: bool = True
+    calibrated: bool = True
+
+    def tolerance(self, dtype: str, check: Check) -> float:
+        """Largest accepted error relative to the largest entry."""
+        return tolerance(dtype, check.name, self.against) if self.calibrated else LIMIT[dtype]
+
+    def selected_by(self, text: str) -> bool:
+        """Whether `text` is part of the name, or one of the clauses."""
+        clauses = {clause for check in self.checks for clause in check.clauses}
+        return text in self.name or text in self.clauses or text in clauses

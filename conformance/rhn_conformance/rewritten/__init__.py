@@ -1,0 +1,1 @@
+"""The reference with its text changed: deliberately broken implementations, and decimal arithmetic."""
