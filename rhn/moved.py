@@ -16,6 +16,10 @@ MOVED = {
     "rhn.spec.windows": "rhn.spec.arguments",
     "rhn_conformance.compare": "rhn.compare",
     "rhn_conformance.preflight": "rhn.preflight",
+    "rhn_torch.cuda_graph": "rhn_torch.gpu.cuda_graph",
+    "rhn_torch.matmul": "rhn_torch.precision",
+    "rhn_torch.triton_kernels": "rhn_torch.gpu.triton_kernels",
+    "rhn_torch.triton_recurrence": "rhn_torch.gpu.triton_recurrence",
 }
 
 

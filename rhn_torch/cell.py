@@ -1,7 +1,8 @@
-"""RHNCell: the parameters of one layer, and one time step."""
+"""RHNCell: the parameters of one layer, and its time step."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,9 +14,14 @@ from rhn_torch.recurrence import masked_linear, plain_recurrence
 
 
 class RHNCell(nn.Module):
-    """One time step of a Recurrent Highway Network layer: L micro-steps of coupled (or not) highway gates.
+    """One time step of a Recurrent Highway Network layer, used like `nn.GRUCell`.
 
-    Zilly et al., "Recurrent Highway Networks", arXiv 1607.03474, equations 6 to 9.
+    A time step takes L micro-steps, l = 0..L-1, from the state s of the time step before. With gates g in {h, t}, or
+    {h, t, c} (Zilly et al., arXiv 1607.03474; `*` elementwise, row vectors):
+
+        z_g = (s * mask_g) @ R[l,g] + b[l,g]  (+ (x * mask_g) @ W[g]  at the first micro-step)    SPEC 2.2, 2.3
+        h = tanh(z_h)   t = sigmoid(z_t)   c = 1 - t, or sigmoid(z_c)                             eq. 7-9, SPEC 2.4-2.6
+        s = h * t + s * c                                                                         eq. 6, SPEC 2.4
 
     Args:
         input_size: features E of the input.
@@ -80,24 +86,27 @@ class RHNCell(nn.Module):
             self.bias[:, self.hidden_size : 2 * self.hidden_size] = self.transform_bias
 
     def forward(
-        self, x: Tensor, h: Tensor, input_mask: Tensor | None = None, state_mask: Tensor | None = None
+        self,
+        x: Tensor,
+        h: Tensor,
+        input_mask: Tensor | None = None,
+        state_mask: Tensor | None = None,
+        recurrence: Callable[..., Tensor] = plain_recurrence,
     ) -> Tensor:
-        """The state (B, H) after one time step.
+        """The state (B, H) after one time step; given a window of inputs, the states (T, B, H) after every one.
 
         Args:
-            x: (B, E).
+            x: (B, E), or a window (T, B, E).
             h: (B, H), the state before.
             input_mask: (M, B, E) multiplies x; M = 1 if the gates share it, else G.
             state_mask: (M, B, H) multiplies what the gates see of the state, at every micro-step.
+            recurrence: what computes a window: `plain_recurrence`, or one with the same arguments and results.
         """
-        projected = self.project(x, input_mask).unsqueeze(0)  # (1, B, G*H)
-        return plain_recurrence(
-            projected, h, list(self.recurrent_weights), self.bias, state_mask, self.activation
-        ).squeeze(0)
-
-    def project(self, x: Tensor, input_mask: Tensor | None = None) -> Tensor:
-        """What the input adds to the gates: (..., B, E) to (..., B, G*H), without bias."""
-        return masked_linear(x, self.input_weight, input_mask)
+        projected = masked_linear(x, self.input_weight, input_mask)  # (B, G*H) or (T, B, G*H)
+        weights = list(self.recurrent_weights)
+        if x.dim() == 3:
+            return recurrence(projected, h, weights, self.bias, state_mask, self.activation)
+        return recurrence(projected.unsqueeze(0), h, weights, self.bias, state_mask, self.activation).squeeze(0)
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}, recurrence_depth={self.recurrence_depth}"

@@ -10,15 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from rhn.spec.arguments import check_choice, check_size
-from rhn.spec.masks import NO_MASKS, VariationalMasks
+from rhn.spec.masks import VariationalMasks
 from rhn_torch.cell import RHNCell
-from rhn_torch.recurrence import fast_recurrence, plain_recurrence
+from rhn_torch.fast_recurrence import fast_recurrence
+from rhn_torch.recurrence import plain_recurrence
+from rhn_torch.weights import mask_tensors
 
 
 def _triton_recurrence(*arguments: Any) -> Tensor:
     """`triton_recurrence`, imported where it is used: Triton is heavy, and not everywhere."""
     try:
-        from rhn_torch.triton_recurrence import triton_recurrence
+        from rhn_torch.gpu.triton_recurrence import triton_recurrence
     except ModuleNotFoundError as error:
         raise ImportError(
             "recurrence='triton' needs the package triton, which comes with PyTorch for NVIDIA GPUs"
@@ -136,16 +138,14 @@ class RHN(nn.Module):
             h_0 = self.cells[0].bias.new_zeros(state_shape)
         elif tuple(h_0.shape) != state_shape:
             raise ValueError(f"h_0 has shape {tuple(h_0.shape)}, needed is {state_shape}")
-        masks = NO_MASKS if masks is None else masks
+        masks = mask_tensors(masks, like=self.cells[0].input_weight)
         # Exported programs take the plain recurrence: its backward is of no use there, and its operations are all
         # functional, as export wants them.
         recurrence = plain_recurrence if torch.compiler.is_exporting() else RECURRENCES[self.recurrence]
 
         h_n = []
         for layer, (cell, h) in enumerate(zip(self.cells, h_0.unbind(0), strict=True)):
-            projected = cell.project(x, _mask_of_layer(masks.input, layer, cell.bias))  # (T, B, G*H)
-            state_mask = _mask_of_layer(masks.state, layer, cell.bias)
-            x = recurrence(projected, h, list(cell.recurrent_weights), cell.bias, state_mask, cell.activation)
+            x = cell(x, h, *masks.of_layer(layer), recurrence)  # (T, B, H)
             h_n.append(x[-1])  # (B, H)
         return x, torch.stack(h_n)
 
@@ -158,8 +158,3 @@ class RHN(nn.Module):
         if self.recurrence != "fast":
             text += f", recurrence={self.recurrence!r}"
         return text
-
-
-def _mask_of_layer(masks: Any, layer: int, like: Tensor) -> Tensor | None:
-    """The mask of one layer as a tensor of the dtype and on the device of `like`, or None."""
-    return None if masks is None else torch.as_tensor(masks[layer], dtype=like.dtype, device=like.device)
