@@ -14,10 +14,12 @@ from rhn.backend import State, check_precision
 from rhn.port_tools import Window, check_window, choose_device
 from rhn.spec.arguments import check_choice
 from rhn.spec.config import RHNConfig
+from rhn.spec.layers import LayerConfig
 from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
 from rhn_torch.gpu.cuda_graph import StaticSteps, StepResults
+from rhn_torch.layer_backend import TorchLayer
 from rhn_torch.model import RHNLanguageModel
 from rhn_torch.precision import Precision
 from rhn_torch.update import Update
@@ -162,7 +164,7 @@ class TorchModel:
 
 
 class TorchBackend:
-    """See `rhn.backend.Backend`.
+    """See `rhn.backend.Backend` and `rhn.backend.LayerBackend`.
 
     Args:
         recurrence: see `RHN`.
@@ -192,6 +194,12 @@ class TorchBackend:
         recurrence = "recompute" if recompute else self._recurrence
         static = found.device.type == "cuda" if self._static_steps is None else self._static_steps
         return TorchModel(config, parameters, _DTYPES[dtype], optimizer, found, recurrence, static)
+
+    def build_layer(
+        self, config: LayerConfig, parameters: Mapping[str, NDArray], dtype: str = "float32", device: str | None = None
+    ) -> TorchLayer:
+        check_choice("dtype", dtype, _DTYPES)
+        return TorchLayer(config, parameters, _DTYPES[dtype], find_device(device))
 
     def describe(self) -> dict[str, str]:
         device = find_device(None)

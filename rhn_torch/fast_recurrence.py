@@ -98,7 +98,7 @@ class _FastRecurrence(torch.autograd.Function):
         ctx.activation = activation
         gates_or_arguments = (None, projected, biases) if recompute else (gates, None, None)
         ctx.save_for_backward(state_mask, state, outputs, inner, *gates_or_arguments, *weights)
-        return outputs
+        return outputs.clone()  # the caller may change the outputs in place, as those of torch's own layers
 
     @staticmethod
     def backward(ctx: Any, d_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -230,7 +230,7 @@ def _backward(
     d_weights = [d_outputs.new_empty(weight.shape) for weight in weights]  # (G*H, H) each
     d_state = d_outputs.new_zeros(batch_size, hidden_size)
 
-    num_slices = math.ceil(length * batch_size / _BACKWARD_ROWS)
+    num_slices = max(1, math.ceil(length * batch_size / _BACKWARD_ROWS))  # the batch may be empty
     slice_length = math.ceil(length / num_slices)
     for start in reversed(range(0, length, slice_length)):
         now = slice(start, start + slice_length)

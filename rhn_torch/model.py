@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rhn.checkpoint import CheckpointError, load_checkpoint
+from rhn.spec.arguments import check_masks
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks
+from rhn.spec.parameters import parameter_shapes
 from rhn_torch.layer import RHN
 from rhn_torch.loss import softmax_cross_entropy
 from rhn_torch.weights import from_spec, mask_tensors, to_spec
@@ -87,6 +92,9 @@ class RHNLanguageModel(nn.Module):
             state: per layer (B, H) before the window; None is zero.
             masks: of tensors or NumPy arrays; None drops nothing.
 
+        Raises:
+            ValueError: an argument has another shape.
+
         Results have the dtype of the parameters, also under `torch.autocast`.
         """
         top, new_state = self._top(tokens, state, masks, sparse_gradient=False)  # (T, B, H)
@@ -115,6 +123,13 @@ class RHNLanguageModel(nn.Module):
         self, tokens: Tensor, state: Sequence[Tensor] | None, masks: VariationalMasks | None, sparse_gradient: bool
     ) -> tuple[Tensor, list[Tensor]]:
         """What the softmax layer sees, (T, B, H) and masked; and the state after the window."""
+        if tokens.dim() != 2 or tokens.is_floating_point():
+            raise ValueError(
+                f"tokens of shape {tuple(tokens.shape)} and dtype {tokens.dtype} are not accepted: expected (B, T)"
+                " integers"
+            )
+        if masks is not None:
+            check_masks(self.config, masks, *tokens.shape)
         masks = mask_tensors(masks, like=self.embedding)
         x = F.embedding(tokens.t(), self.embedding, sparse=sparse_gradient)  # (T, B, E)
         if masks.embedding is not None:
@@ -128,6 +143,25 @@ class RHNLanguageModel(nn.Module):
     def _softmax_weight(self) -> Tensor:
         """(V, H)"""
         return self.embedding if self.softmax_weight is None else self.softmax_weight
+
+    @classmethod
+    def from_checkpoint(cls, path: str | os.PathLike[str], **options: Any) -> RHNLanguageModel:
+        """The model of a checkpoint file, `best` or `last`, of any port.
+
+        Args:
+            path: of the file.
+            options: as the constructor takes them.
+
+        Raises:
+            CheckpointError: the file is no checkpoint of a language model.
+        """
+        tensors, metadata = load_checkpoint(path)
+        if "config" not in metadata:
+            raise CheckpointError(f"{path} holds no language model of this collection")
+        model = cls(RHNConfig(**metadata["config"]), **options)
+        # A file to resume from also holds state and what the optimiser remembers.
+        model.load_parameters({name: tensors[name] for name in parameter_shapes(model.config) if name in tensors})
+        return model
 
     def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
         """Copy in the tensors of `rhn.spec.parameters`.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rhn.spec.config import RHNConfig
+from rhn.spec.layers import Cell, LayerConfig, check_layer_parameters
 from rhn.spec.masks import NO_MASKS, VariationalMasks
 from rhn.spec.parameters import check_parameters
 
@@ -26,37 +27,88 @@ def from_spec(config: RHNConfig, arrays: Mapping[str, NDArray]) -> dict[str, Ten
         ValueError: the arrays do not fit the configuration.
     """
     check_parameters(config, arrays)
-    named = {name: torch.as_tensor(np.asarray(array)) for name, array in arrays.items()}
+    named = _tensors(arrays)
     values = {"embedding": named["embedding"], "softmax_bias": named["softmax.bias"]}
     if not config.tie_weights:
         values["softmax_weight"] = named["softmax.weight"].t()
-    for i in range(config.num_layers):
-        cell, layer = f"rhn.cells.{i}", f"layers.{i}"
-        values[f"{cell}.input_weight"] = _gates_to_rows(named[f"{layer}.input_weight"])
-        values[f"{cell}.bias"] = named[f"{layer}.bias"].flatten(1)
-        for micro_step, weight in enumerate(named[f"{layer}.recurrent_weight"]):  # (G, H, H)
-            values[f"{cell}.recurrent_weights.{micro_step}"] = _gates_to_rows(weight)
+    layers = LayerConfig(config.embedding_width, config.hidden_size, config.recurrence_depth, config.num_layers)
+    for cell in layers.cells():
+        values |= _cell_from_spec(named, cell, "rhn.")
     return values
 
 
 def to_spec(config: RHNConfig, tensors: Mapping[str, Tensor]) -> dict[str, NDArray]:
     """The inverse of `from_spec`, for parameters and whatever has their shapes, such as gradients; copies."""
     named = {"embedding": tensors["embedding"]}
-    for i in range(config.num_layers):
-        cell, layer = f"rhn.cells.{i}", f"layers.{i}"
-        weights = [tensors[f"{cell}.recurrent_weights.{step}"] for step in range(config.recurrence_depth)]
-        named[f"{layer}.input_weight"] = _rows_to_gates(tensors[f"{cell}.input_weight"], config.num_gates)
-        named[f"{layer}.recurrent_weight"] = torch.stack([_rows_to_gates(w, config.num_gates) for w in weights])
-        named[f"{layer}.bias"] = tensors[f"{cell}.bias"].unflatten(1, (config.num_gates, -1))
+    layers = LayerConfig(config.embedding_width, config.hidden_size, config.recurrence_depth, config.num_layers)
+    for cell in layers.cells():
+        named |= _cell_to_spec(tensors, cell, "rhn.", config.recurrence_depth, config.num_gates)
     if not config.tie_weights:
         named["softmax.weight"] = tensors["softmax_weight"].t()
     named["softmax.bias"] = tensors["softmax_bias"]
     return {name: to_numpy(tensor) for name, tensor in named.items()}
 
 
+def layers_from_spec(config: LayerConfig, arrays: Mapping[str, NDArray]) -> dict[str, Tensor]:
+    """Values of the parameters of an `RHN`, by its own names, from arrays by the names of SPEC.md 7.5.
+
+    Raises:
+        ValueError: the arrays do not fit the configuration.
+    """
+    check_layer_parameters(config, arrays)
+    named = _tensors(arrays)
+    values: dict[str, Tensor] = {}
+    for cell in config.cells():
+        values |= _cell_from_spec(named, cell)
+    return values
+
+
+def layers_to_spec(config: LayerConfig, tensors: Mapping[str, Tensor]) -> dict[str, NDArray]:
+    """The inverse of `layers_from_spec`; zeros for biases that are not there; copies."""
+    named: dict[str, Tensor] = {}
+    for cell in config.cells():
+        named |= _cell_to_spec(tensors, cell, "", config.recurrence_depth, config.num_gates)
+    return {name: to_numpy(tensor) for name, tensor in named.items()}
+
+
+def _cell_from_spec(named: Mapping[str, Tensor], cell: Cell, prefix: str = "") -> dict[str, Tensor]:
+    own = prefix + _name_of(cell)
+    values = {f"{own}.input_weight": _gates_to_rows(named[f"{cell.prefix}.input_weight"])}
+    for micro_step, weight in enumerate(named[f"{cell.prefix}.recurrent_weight"]):  # (G, H, H)
+        values[f"{own}.recurrent_weights.{micro_step}"] = _gates_to_rows(weight)
+    values[f"{own}.bias"] = named[f"{cell.prefix}.bias"].flatten(1)  # (L, G*H)
+    return values
+
+
+def _cell_to_spec(
+    tensors: Mapping[str, Tensor], cell: Cell, prefix: str, depth: int, num_gates: int
+) -> dict[str, Tensor]:
+    own = prefix + _name_of(cell)
+    weights = [_rows_to_gates(tensors[f"{own}.recurrent_weights.{step}"], num_gates) for step in range(depth)]
+    bias = tensors.get(f"{own}.bias")  # (L, G*H)
+    if bias is None:
+        bias = weights[0].new_zeros(depth, num_gates * weights[0].shape[-1])
+    return {
+        f"{cell.prefix}.input_weight": _rows_to_gates(tensors[f"{own}.input_weight"], num_gates),
+        f"{cell.prefix}.recurrent_weight": torch.stack(weights),  # (L, G, H, H)
+        f"{cell.prefix}.bias": bias.unflatten(1, (num_gates, -1)),  # (L, G, H)
+    }
+
+
+def _name_of(cell: Cell) -> str:
+    """In `RHN`: "cells.0" for "layers.0", "reverse_cells.0" for "layers.0.reverse"."""
+    _, layer, *reverse = cell.prefix.split(".")
+    return f"reverse_cells.{layer}" if reverse else f"cells.{layer}"
+
+
+def _tensors(arrays: Mapping[str, NDArray]) -> dict[str, Tensor]:
+    return {name: torch.as_tensor(np.asarray(array)) for name, array in arrays.items()}
+
+
 def to_numpy(tensor: Tensor) -> NDArray:
-    """A copy of the tensor."""
-    return np.array(tensor.detach().cpu().numpy(), order="C")
+    """A copy of the tensor; bfloat16, which NumPy has not, as float32."""
+    tensor = tensor.detach().cpu()
+    return np.array((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy(), order="C")
 
 
 def mask_tensors(masks: VariationalMasks | None, like: Tensor) -> VariationalMasks:

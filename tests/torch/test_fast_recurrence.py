@@ -156,9 +156,19 @@ def test_backward_may_run_twice():
     assert torch.equal(first[0], second[0])
 
 
-def test_changing_the_outputs_in_place_is_noticed():
+@pytest.mark.parametrize("recurrence", [fast_recurrence, partial(fast_recurrence, recompute=True), plain_recurrence])
+def test_outputs_may_be_changed_in_place(recurrence):
+    """As those of `nn.GRU`: by `nn.ReLU(inplace=True)` and the like."""
     inputs = make_inputs()
-    outputs = fast_recurrence(*inputs)
-    outputs.mul_(2)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        outputs.sum().backward()
+    gradients = []
+    for relu in (torch.relu, torch.relu_):
+        gradients.append(torch.autograd.grad(relu(recurrence(*inputs)).square().sum(), inputs.weights))
+    assert all(torch.equal(copied, in_place) for copied, in_place in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("recurrence", [fast_recurrence, partial(fast_recurrence, recompute=True), plain_recurrence])
+def test_an_empty_batch(recurrence):
+    inputs = make_inputs(batch_size=0)
+    outputs, *gradients = outputs_and_gradients(recurrence, inputs, "tanh")
+    assert outputs.shape == (3, 0, 4)
+    assert not any(gradient.any() for gradient in gradients)
