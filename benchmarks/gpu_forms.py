@@ -30,7 +30,7 @@ from training_step import LEARNING_RATE, MAX_GRAD_NORM, SEED, SHAPES, WEIGHT_DEC
 import rhn
 from rhn.backend import PRECISIONS
 from rhn_torch.backend import TorchBackend
-from rhn_torch.precision import products
+from rhn_torch.precision import Precision
 
 WINDOWS = 4  # that are drawn, and taken in turns
 SHORTEST_SAMPLE = 0.1  # seconds
@@ -69,7 +69,7 @@ def products_step(precision: str, shape: Shape, device: str) -> Step:
     """The bare matrix products of one training step."""
     with defaults(device, torch.bfloat16 if precision == "bf16" else torch.float32):
         step = matmul_step(shape)
-    with products(precision, torch.device(device)):
+    with Precision(precision, torch.device(device)).products():
         step()
         if device == "cpu":
             return step

@@ -67,7 +67,7 @@ class Problem(NamedTuple):
 
 
 def draw_problem(hidden_size: int, uncoupled: bool, seed: int) -> Problem:
-    """Parameters large enough that every gate and level counts."""
+    """Parameters large enough that every gate and micro-step counts."""
     generator = np.random.default_rng((seed, hidden_size))
     config = rhn.RHNConfig(
         vocab_size=50,

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from training_step import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Data, Shape, Step
 
 import rhn
-from rhn_torch.precision import products
+from rhn_torch.precision import Precision
 
 
 class NaiveRHN(nn.Module):
@@ -48,10 +48,10 @@ class NaiveRHN(nn.Module):
     def time_step(self, x_now: Tensor, s: Tensor, input_mask: Tensor, state_mask: Tensor) -> Tensor:
         """Input (B, E), state (B, H) and their masks to state (B, H)."""
         x_now = x_now * input_mask  # (B, E)
-        for level, (recurrent_h, recurrent_t) in enumerate(zip(self.recurrent_h, self.recurrent_t, strict=True)):
+        for micro_step, (recurrent_h, recurrent_t) in enumerate(zip(self.recurrent_h, self.recurrent_t, strict=True)):
             u = s * state_mask  # (B, H)
             z_h, z_t = recurrent_h(u), recurrent_t(u)  # (B, H)
-            if level == 0:
+            if micro_step == 0:
                 z_h, z_t = z_h + self.input_h(x_now), z_t + self.input_t(x_now)
             h, t = torch.tanh(z_h), torch.sigmoid(z_t)  # (B, H)
             s = h * t + s * (1 - t)  # (B, H)
@@ -142,11 +142,11 @@ def matmul_step(shape: Shape) -> Step:
     softmax_weight = torch.randn(vocab_size, hidden)
     states, gates = torch.randn(depth, length, batch_size, hidden), torch.randn(depth, config.num_gates, rows, hidden)
     top, logits = torch.randn(rows, hidden), torch.randn(rows, vocab_size)
-    # The gates side by side in one `bmm`, as the RHN takes them: [level] (G, H, H), [level][time] (G, B, H).
+    # The gates side by side in one `bmm`, as the RHN takes them: [micro_step] (G, H, H), [micro_step][time] (G, B, H).
     transposed_weights = [weight.transpose(1, 2) for weight in recurrent_weights]
     state_views = [s.unsqueeze(1).expand(-1, config.num_gates, -1, -1).unbind() for s in states]
     gate_views = [g.unflatten(1, (length, batch_size)).unbind(1) for g in gates]
-    states_of_gates = [s.flatten(0, 1).expand(config.num_gates, -1, -1) for s in states]  # [level] (G, T*B, H)
+    states_of_gates = [s.flatten(0, 1).expand(config.num_gates, -1, -1) for s in states]  # [micro_step] (G, T*B, H)
     d_projected = torch.randn(rows, width)
 
     projected, d_embedded, d_input_weight = (torch.empty_like(t) for t in (d_projected, embedded, input_weight))
@@ -159,21 +159,21 @@ def matmul_step(shape: Shape) -> Step:
     def all_products() -> None:
         torch.mm(embedded, input_weight.t(), out=projected)
         for time in range(length):
-            for level in range(depth):
-                torch.bmm(state_views[level][time], transposed_weights[level], out=new_gates)
+            for micro_step in range(depth):
+                torch.bmm(state_views[micro_step][time], transposed_weights[micro_step], out=new_gates)
         torch.mm(top, softmax_weight.t(), out=new_logits)
         torch.mm(logits, softmax_weight, out=d_top)
         torch.mm(logits.t(), top, out=d_softmax_weight)
         for time in reversed(range(length)):
-            for level in reversed(range(depth)):
-                torch.bmm(gate_views[level][time], recurrent_weights[level], out=new_gates)
-        for level in range(depth):
-            torch.bmm(gates[level].transpose(1, 2), states_of_gates[level], out=d_recurrent_weight)
+            for micro_step in reversed(range(depth)):
+                torch.bmm(gate_views[micro_step][time], recurrent_weights[micro_step], out=new_gates)
+        for micro_step in range(depth):
+            torch.bmm(gates[micro_step].transpose(1, 2), states_of_gates[micro_step], out=d_recurrent_weight)
         torch.mm(d_projected.t(), embedded, out=d_input_weight)
         torch.mm(d_projected, input_weight, out=d_embedded)
 
     def step() -> None:
-        with products("float32", torch.device("cpu")):
+        with Precision("float32", torch.device("cpu")).products():
             all_products()
 
     return step

@@ -9,8 +9,9 @@
 """
 
 from rhn_torch.cell import RHNCell
+from rhn_torch.fast_recurrence import fast_recurrence
 from rhn_torch.layer import RHN
 from rhn_torch.model import RHNLanguageModel
-from rhn_torch.recurrence import fast_recurrence, plain_recurrence
+from rhn_torch.recurrence import plain_recurrence
 
 __all__ = ["RHN", "RHNCell", "RHNLanguageModel", "fast_recurrence", "plain_recurrence"]

@@ -1,26 +1,34 @@
-"""RHNCell: the parameters of one layer, and one time step."""
+"""RHNCell: the parameters of one layer, and its time step."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rhn.spec.arguments import check_choice, check_size
+from rhn.spec.arguments import check_choice, check_flag, check_size
 from rhn.spec.config import ACTIVATIONS
+from rhn_torch.arguments import check_dtype, renamed
 from rhn_torch.recurrence import masked_linear, plain_recurrence
 
 
 class RHNCell(nn.Module):
-    """One time step of a Recurrent Highway Network layer: L micro-steps of coupled (or not) highway gates.
+    """One time step of a Recurrent Highway Network layer, used like `nn.GRUCell`.
 
-    Zilly et al., "Recurrent Highway Networks", arXiv 1607.03474, equations 6 to 9.
+    A time step takes L micro-steps, l = 0..L-1, from the state s of the time step before. With gates g in {h, t}, or
+    {h, t, c} (Zilly et al., arXiv 1607.03474; `*` elementwise, row vectors):
+
+        z_g = (s * mask_g) @ R[l,g] + b[l,g]  (+ (x * mask_g) @ W[g]  at the first micro-step)    SPEC 2.2, 2.3
+        h = tanh(z_h)   t = sigmoid(z_t)   c = 1 - t, or sigmoid(z_c)                             eq. 7-9, SPEC 2.4-2.6
+        s = h * t + s * c                                                                         eq. 6, SPEC 2.4
 
     Args:
         input_size: features E of the input.
         hidden_size: units H.
         recurrence_depth: micro-steps L per time step.
+        bias: the gates have biases b; without them, transform_bias has no effect.
         couple_gates: the carry gate is 1 - t (G = 2 gates: h, t); otherwise it has weights of its own (G = 3: h, t, c).
         activation: of the candidate h; "tanh", "sigmoid" or "relu".
         init_scale: parameters start uniform in (-init_scale, init_scale), but for the transform bias.
@@ -31,7 +39,7 @@ class RHNCell(nn.Module):
     Attributes:
         input_weight: (G*H, E), one block of H rows per gate, as `nn.LSTMCell` stacks them.
         recurrent_weights: L matrices (G*H, H).
-        bias: (L, G*H).
+        bias: (L, G*H), or None.
 
     Raises:
         ValueError: a size is less than 1, or the activation is not known.
@@ -41,7 +49,8 @@ class RHNCell(nn.Module):
         self,
         input_size: int,
         hidden_size: int,
-        recurrence_depth: int,
+        recurrence_depth: int = 5,
+        bias: bool = True,
         *,
         couple_gates: bool = True,
         activation: str = "tanh",
@@ -54,6 +63,8 @@ class RHNCell(nn.Module):
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "recurrence_depth": recurrence_depth}
         for name, size in sizes.items():
             check_size(name, size)
+        check_flag("bias", bias)
+        check_flag("couple_gates", couple_gates)
         check_choice("activation", activation, ACTIVATIONS)
         self.input_size = input_size
         self.hidden_size = hidden_size
@@ -69,7 +80,7 @@ class RHNCell(nn.Module):
         self.recurrent_weights = nn.ParameterList(
             torch.empty(width, hidden_size, **factory) for _ in range(recurrence_depth)
         )
-        self.bias = nn.Parameter(torch.empty(recurrence_depth, width, **factory))
+        self.bias = nn.Parameter(torch.empty(recurrence_depth, width, **factory)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -77,30 +88,59 @@ class RHNCell(nn.Module):
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.uniform_(-self.init_scale, self.init_scale)
-            self.bias[:, self.hidden_size : 2 * self.hidden_size] = self.transform_bias
+            if self.bias is not None:
+                self.bias[:, self.hidden_size : 2 * self.hidden_size] = self.transform_bias
 
+    @renamed(x="input", h="hx")
     def forward(
-        self, x: Tensor, h: Tensor, input_mask: Tensor | None = None, state_mask: Tensor | None = None
+        self,
+        input: Tensor,
+        hx: Tensor | None = None,
+        input_mask: Tensor | None = None,
+        state_mask: Tensor | None = None,
+        recurrence: Callable[..., Tensor] = plain_recurrence,
     ) -> Tensor:
-        """The state (B, H) after one time step.
+        """The state (B, H) after one time step; given a window of inputs, the states (T, B, H) after every one.
 
         Args:
-            x: (B, E).
-            h: (B, H), the state before.
+            input: x, (B, E); or (E,) without a batch, with a result (H,); or a window (T, B, E).
+            hx: (B, H), the state before; without a batch (H,). None is zero.
             input_mask: (M, B, E) multiplies x; M = 1 if the gates share it, else G.
             state_mask: (M, B, H) multiplies what the gates see of the state, at every micro-step.
-        """
-        projected = self.project(x, input_mask).unsqueeze(0)  # (1, B, G*H)
-        return plain_recurrence(
-            projected, h, list(self.recurrent_weights), self.bias, state_mask, self.activation
-        ).squeeze(0)
+            recurrence: what computes a window: `plain_recurrence`, or one with the same arguments and results.
 
-    def project(self, x: Tensor, input_mask: Tensor | None = None) -> Tensor:
-        """What the input adds to the gates: (..., B, E) to (..., B, G*H), without bias."""
-        return masked_linear(x, self.input_weight, input_mask)
+        Raises:
+            ValueError: input or hx has another shape or dtype.
+        """
+        x, h = input, hx
+        if x.dim() not in (1, 2, 3) or x.shape[-1] != self.input_size:
+            raise ValueError(
+                f"input of shape {tuple(x.shape)} is not accepted: expected (B, {self.input_size}), or"
+                f" ({self.input_size},), or a window (T, B, {self.input_size})"
+            )
+        if x.dim() == 1:
+            x, h = x.unsqueeze(0), None if h is None else h.unsqueeze(0)
+        window = x if x.dim() == 3 else x.unsqueeze(0)  # (T, B, E)
+        state_shape = (window.shape[1], self.hidden_size)
+        if h is None:
+            h = self.input_weight.new_zeros(state_shape)
+        elif tuple(h.shape) != state_shape:
+            raise ValueError(f"hx of shape {tuple(h.shape)} is not accepted: expected {state_shape}")
+        check_dtype("input", window, self.input_weight)
+        check_dtype("hx", h, self.input_weight)
+
+        weights = list(self.recurrent_weights)  # L of (G*H, H)
+        biases = weights[0].new_zeros(len(weights), len(weights[0])) if self.bias is None else self.bias  # (L, G*H)
+        projected = masked_linear(window, self.input_weight, input_mask)  # (T, B, G*H)
+        states = recurrence(projected, h, weights, biases, state_mask, self.activation)  # (T, B, H)
+        if input.dim() == 3:
+            return states
+        return states[0] if input.dim() == 2 else states[0, 0]
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}, recurrence_depth={self.recurrence_depth}"
+        if self.bias is None:
+            text += ", bias=False"
         if not self.couple_gates:
             text += ", couple_gates=False"
         if self.activation != "tanh":

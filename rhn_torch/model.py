@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rhn.checkpoint import CheckpointError, load_checkpoint
+from rhn.spec.arguments import check_masks
 from rhn.spec.config import RHNConfig
-from rhn.spec.masks import NO_MASKS, VariationalMasks
-from rhn.spec.parameters import check_parameters
+from rhn.spec.masks import VariationalMasks
+from rhn.spec.parameters import parameter_shapes
 from rhn_torch.layer import RHN
 from rhn_torch.loss import softmax_cross_entropy
+from rhn_torch.weights import from_spec, mask_tensors, to_spec
 
 
 class RHNLanguageModel(nn.Module):
@@ -88,6 +92,9 @@ class RHNLanguageModel(nn.Module):
             state: per layer (B, H) before the window; None is zero.
             masks: of tensors or NumPy arrays; None drops nothing.
 
+        Raises:
+            ValueError: an argument has another shape.
+
         Results have the dtype of the parameters, also under `torch.autocast`.
         """
         top, new_state = self._top(tokens, state, masks, sparse_gradient=False)  # (T, B, H)
@@ -101,7 +108,7 @@ class RHNLanguageModel(nn.Module):
         state: Sequence[Tensor] | None = None,
         masks: VariationalMasks | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """That of `targets` (B, T) in nats, summed over window and batch, and the state after the window.
+        """Negative log-likelihood of the targets (B, T) in nats, summed over window and batch; state after the window.
 
         The same as cross-entropy of what `forward` returns, in less time and memory, but without second derivative.
         """
@@ -116,19 +123,45 @@ class RHNLanguageModel(nn.Module):
         self, tokens: Tensor, state: Sequence[Tensor] | None, masks: VariationalMasks | None, sparse_gradient: bool
     ) -> tuple[Tensor, list[Tensor]]:
         """What the softmax layer sees, (T, B, H) and masked; and the state after the window."""
-        masks = NO_MASKS if masks is None else masks
+        if tokens.dim() != 2 or tokens.is_floating_point():
+            raise ValueError(
+                f"tokens of shape {tuple(tokens.shape)} and dtype {tokens.dtype} are not accepted: expected (B, T)"
+                " integers"
+            )
+        if masks is not None:
+            check_masks(self.config, masks, *tokens.shape)
+        masks = mask_tensors(masks, like=self.embedding)
         x = F.embedding(tokens.t(), self.embedding, sparse=sparse_gradient)  # (T, B, E)
         if masks.embedding is not None:
-            x = x * self._tensor(masks.embedding).t().unsqueeze(-1)
+            x = x * masks.embedding.t().unsqueeze(-1)
         h_0 = None if state is None else torch.stack(list(state))  # (num_layers, B, H)
         top, h_n = self.rhn(x, h_0, masks)  # (T, B, H), (num_layers, B, H)
         if masks.output is not None:
-            top = top * self._tensor(masks.output)
+            top = top * masks.output
         return top, list(h_n.unbind())
 
     def _softmax_weight(self) -> Tensor:
         """(V, H)"""
         return self.embedding if self.softmax_weight is None else self.softmax_weight
+
+    @classmethod
+    def from_checkpoint(cls, path: str | os.PathLike[str], **options: Any) -> RHNLanguageModel:
+        """The model of a checkpoint file, `best` or `last`, of any port.
+
+        Args:
+            path: of the file.
+            options: as the constructor takes them.
+
+        Raises:
+            CheckpointError: the file is no checkpoint of a language model.
+        """
+        tensors, metadata = load_checkpoint(path)
+        if "config" not in metadata:
+            raise CheckpointError(f"{path} holds no language model of this collection")
+        model = cls(RHNConfig(**metadata["config"]), **options)
+        # A file to resume from also holds state and what the optimiser remembers.
+        model.load_parameters({name: tensors[name] for name in parameter_shapes(model.config) if name in tensors})
+        return model
 
     def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
         """Copy in the tensors of `rhn.spec.parameters`.
@@ -136,59 +169,11 @@ class RHNLanguageModel(nn.Module):
         Raises:
             ValueError: they do not fit the configuration.
         """
+        values = from_spec(self.config, parameters)
         with torch.no_grad():
-            for parameter, value in zip(self.parameters(), self.from_contract(parameters), strict=True):
-                parameter.copy_(value)
+            for name, parameter in self.named_parameters():
+                parameter.copy_(values[name])
 
     def export_parameters(self) -> dict[str, NDArray]:
         """Copies of the parameters, by the names and in the shapes of `rhn.spec.parameters`."""
-        return self.to_contract(list(self.parameters()))
-
-    def from_contract(self, arrays: Mapping[str, NDArray]) -> list[Tensor]:
-        """Tensors in the order and layout of `parameters()`, from arrays by the names of `rhn.spec.parameters`.
-
-        Raises:
-            ValueError: the arrays do not fit the configuration.
-        """
-        check_parameters(self.config, arrays)
-        named = {name: torch.as_tensor(np.asarray(array)) for name, array in arrays.items()}
-        of_parameter: dict[str, Tensor] = {"embedding": named["embedding"], "softmax_bias": named["softmax.bias"]}
-        if not self.config.tie_weights:
-            of_parameter["softmax_weight"] = named["softmax.weight"].t()
-        for i in range(self.config.num_layers):
-            cell = f"rhn.cells.{i}"
-            of_parameter[f"{cell}.input_weight"] = _gates_to_rows(named[f"layers.{i}.input_weight"])
-            of_parameter[f"{cell}.bias"] = named[f"layers.{i}.bias"].flatten(1)
-            for level, weight in enumerate(named[f"layers.{i}.recurrent_weight"]):  # (G, H, H)
-                of_parameter[f"{cell}.recurrent_weights.{level}"] = _gates_to_rows(weight)
-        return [of_parameter[name] for name, _ in self.named_parameters()]
-
-    def to_contract(self, tensors: Sequence[Tensor]) -> dict[str, NDArray]:
-        """Inverse of `from_contract`, for the parameters and whatever has their shapes, such as gradients; copies."""
-        config = self.config
-        names = [name for name, _ in self.named_parameters()]
-        of_parameter = dict(zip(names, tensors, strict=True))
-        named = {"embedding": of_parameter["embedding"]}
-        for i in range(config.num_layers):
-            cell = f"rhn.cells.{i}"
-            levels = [of_parameter[f"{cell}.recurrent_weights.{level}"] for level in range(config.recurrence_depth)]
-            named[f"layers.{i}.input_weight"] = _rows_to_gates(of_parameter[f"{cell}.input_weight"], config.num_gates)
-            named[f"layers.{i}.recurrent_weight"] = torch.stack([_rows_to_gates(w, config.num_gates) for w in levels])
-            named[f"layers.{i}.bias"] = of_parameter[f"{cell}.bias"].unflatten(1, (config.num_gates, -1))
-        if not config.tie_weights:
-            named["softmax.weight"] = of_parameter["softmax_weight"].t()
-        named["softmax.bias"] = of_parameter["softmax_bias"]
-        return {name: np.array(tensor.detach().cpu().numpy(), order="C") for name, tensor in named.items()}
-
-    def _tensor(self, mask: object) -> Tensor:
-        return torch.as_tensor(mask, dtype=self.embedding.dtype, device=self.embedding.device)
-
-
-def _gates_to_rows(weight: Tensor) -> Tensor:
-    """(G, features, H) of the contract to (G*H, features)."""
-    return weight.transpose(1, 2).flatten(0, 1)
-
-
-def _rows_to_gates(weight: Tensor, num_gates: int) -> Tensor:
-    """(G*H, features) to (G, features, H) of the contract."""
-    return weight.unflatten(0, (num_gates, -1)).transpose(1, 2)
+        return to_spec(self.config, dict(self.named_parameters()))

@@ -1,4 +1,4 @@
-"""How far the factors of matrix products are rounded.
+"""How far the factors of matrix products are rounded, and which library computes them on a CPU.
 
 PyTorch's own switch for bf16 is `torch.autocast`, which the layers follow: each factor of a product is rounded to bf16,
 and so is the product, whose sum is kept in float32; states, gates, everything pointwise and the gradients stay float32.
@@ -6,13 +6,54 @@ and so is the product, whose sum is kept in float32; states, gates, everything p
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from rhn_torch.matmul import ONEDNN, fp32_precision, onednn_keeps_float32
+_mkldnn: Any = torch.backends.mkldnn  # torch gives it its attributes when it is imported
+ONEDNN = _mkldnn.matmul
+
+# Errors of the two libraries differ with their order of summation. With factors rounded to bf16 the error is thousands
+# of times that of float32.
+_MOST_TIMES_THE_DEFAULT_ERROR = 4.0
+
+
+class Precision(NamedTuple):
+    """How far the factors of one model's matrix products may be rounded.
+
+    `TorchBackend.build` makes one for each model. It travels by torch's own switches and by no argument: the model
+    computes within `products()`, which sets them for this model only, as a user's `torch.autocast` sets them around a
+    layer. The recurrences and the loss read the switches once, on entry (`factor_dtype`), never inside a loop; their
+    backward uses what their forward found.
+
+    Attributes:
+        name: one of `rhn.backend.PRECISIONS`. "tf32" makes a difference on a GPU only.
+        device: where the products are computed.
+    """
+
+    name: str
+    device: torch.device
+
+    @contextmanager
+    def products(self) -> Iterator[None]:
+        """Within it, the factors of products may be rounded to this precision, and no further.
+
+        Whatever the process has set for its other products is ignored here and found again afterwards.
+        """
+        if self.device.type == "cuda":
+            library, setting = torch.backends.cuda.matmul, "ieee" if self.name == "float32" else "tf32"
+        else:
+            library, setting = ONEDNN, "bf16" if onednn_keeps_float32() else "ieee"
+        bf16 = self.name == "bf16" and has_bf16_products(self.device)
+        # A cached cast would outlive the update of its parameter in a captured CUDA graph, and saves nothing here.
+        autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16, cache_enabled=False)
+        with fp32_precision(library, setting), autocast:
+            yield
 
 
 def factor_dtype(parameter: Tensor) -> torch.dtype:
@@ -34,30 +75,56 @@ def add_product(offset: Tensor, a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
     return torch.add(offset, a @ b, out=out)
 
 
-@contextmanager
-def products(precision: str, device: torch.device) -> Iterator[None]:
-    """Within it, the factors of products on `device` may be rounded to `precision`, and no further.
-
-    Whatever the process has set for its other products is ignored here and found again afterwards.
-
-    Args:
-        precision: one of `rhn.backend.PRECISIONS`. "tf32" makes a difference on a GPU only.
-        device: where the products are computed.
-    """
-    if device.type == "cuda":
-        library, setting = torch.backends.cuda.matmul, "ieee" if precision == "float32" else "tf32"
-    else:
-        library, setting = ONEDNN, "bf16" if onednn_keeps_float32() else "ieee"
-    bf16 = precision == "bf16" and has_bf16_products(device)
-    # A cached cast would outlive the update of its parameter in a captured CUDA graph, and saves nothing here.
-    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16, cache_enabled=False)
-    with fp32_precision(library, setting), autocast:
-        yield
-
-
 def has_bf16_products(device: torch.device) -> bool:
     """Whether `device` multiplies bf16 in hardware. Where it does not, products in bf16 are slower than in float32:
     on a CPU with AVX2 alone 50 times."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.cpu._is_avx512_bf16_supported()  # which every CPU with AMX has, too
+
+
+@contextmanager
+def fp32_precision(library: Any, setting: str) -> Iterator[None]:
+    """Within it, `library.fp32_precision` is `setting`; library is `ONEDNN` or `torch.backends.cuda.matmul`."""
+    before = library.fp32_precision
+    library.fp32_precision = setting
+    try:
+        yield
+    finally:
+        library.fp32_precision = before
+
+
+@functools.lru_cache(maxsize=1)
+def onednn_keeps_float32() -> bool:
+    """Whether float32 products should go to oneDNN, with `torch.backends.mkldnn.matmul.fp32_precision = "bf16"`.
+
+    torch's default library is MKL, which uses AVX2 on AMD processors even where they have AVX-512; oneDNN uses AVX-512,
+    and takes half the time. The setting *permits* oneDNN to round factors to bf16, which it does where there is AMX.
+    So it is proven here, once per process, that on this machine it does not.
+
+    Nothing is timed: a resumed run must choose as the interrupted one did. Where there is only AVX2, oneDNN is the
+    slower one (measured: 1 to 2.5 times), and on Intel processors MKL uses AVX-512 itself.
+    """
+    if not (
+        torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and _is_amd()
+        and torch.backends.mkl.is_available()
+        and torch.backends.mkldnn.is_available()
+    ):
+        return False
+    return _error_of_product("bf16") <= _MOST_TIMES_THE_DEFAULT_ERROR * _error_of_product("ieee")
+
+
+def _is_amd() -> bool:
+    """As Linux says; elsewhere the choice has not been measured."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and "AuthenticAMD" in cpuinfo.read_text()
+
+
+def _error_of_product(setting: str) -> float:
+    """Relative error, in norm, of a float32 product of the size of a micro-step."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(20, 830, generator=generator), torch.randn(830, 1660, generator=generator)
+    exact = a.double() @ b.double()
+    with fp32_precision(ONEDNN, setting):
+        return float((a @ b - exact).norm() / exact.norm())

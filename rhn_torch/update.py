@@ -1,19 +1,16 @@
-"""What a training step does with the gradients; `rhn.spec.reference.update` on the device."""
+"""What a training step does with the gradients: `rhn.spec.reference.update` on the device (SPEC.md 5.3 to 5.9)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from rhn.port_tools import OptimizerMemory, Tensors, pack_optimizer_state, unpack_optimizer_state
+from rhn.spec.config import RHNConfig
 from rhn.spec.optimizers import Optimizer, OptimizerState
-
-ToContract = Callable[[Sequence[Tensor]], dict[str, NDArray]]
-FromContract = Callable[[OptimizerState], list[Tensor]]
+from rhn_torch.weights import from_spec, to_spec
 
 
 class Update:
@@ -21,41 +18,26 @@ class Update:
     nothing waits for the device, and a CUDA graph of a step can be replayed for the next.
 
     Args:
+        config: the architecture.
         optimizer: what is done.
-        parameters: to be changed.
+        parameters: of an `RHNLanguageModel`, by their names in it; to be changed.
         state: what an optimiser remembered that did the same before; {} at the start.
-        from_contract, to_contract: between tensors in the order of `parameters` and by the contract's names.
     """
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        parameters: Iterable[Tensor],
-        state: OptimizerState,
-        from_contract: FromContract,
-        to_contract: ToContract,
+        self, config: RHNConfig, optimizer: Optimizer, parameters: Mapping[str, Tensor], state: OptimizerState
     ) -> None:
+        self._config = config
         self._optimizer = optimizer
-        self._parameters = list(parameters)
-        self._to_contract = to_contract
-
-        def remembered(kind: str) -> list[Tensor]:
-            prefix = f"{kind}."
-            named = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-            if not named:
-                return [torch.zeros_like(p) for p in self._parameters]
-            return [value.to(p, copy=True) for value, p in zip(from_contract(named), self._parameters, strict=True)]
-
-        def counter(name: str) -> Tensor:
-            """(); float64, which holds every count and gives Adam's 1 - beta ** step all its digits."""
-            return torch.tensor(int(state.get(name, 0)), dtype=torch.float64, device=self._parameters[0].device)
-
-        adam, self._averages = optimizer.name == "adam", "averaged_steps" in state
-        self._step = counter("step")
-        self._mean = remembered("mean") if adam else []
-        self._square = remembered("square") if adam else []
-        self._averaged_steps = counter("averaged_steps")
-        self._average = remembered("average") if self._averages else []
+        self._names = list(parameters)
+        self._parameters = list(parameters.values())
+        memory = unpack_optimizer_state(state)
+        self._averages = memory.averaged_steps is not None
+        self._step = self._counter(memory.step)
+        self._mean = self._tensors(memory.mean) if optimizer.name == "adam" else []
+        self._square = self._tensors(memory.square) if optimizer.name == "adam" else []
+        self._averaged_steps = self._counter(memory.averaged_steps)
+        self._average = self._tensors(memory.average) if self._averages else []
 
     @torch.no_grad()
     def __call__(
@@ -80,17 +62,16 @@ class Update:
 
     def state(self) -> OptimizerState:
         """Copies of what is remembered, by the names of `rhn.spec.optimizers`."""
-        state: dict[str, Any] = {}
         step, averaged_steps = int(self._step), int(self._averaged_steps)
-        if self._optimizer.name == "adam" and step > 0:
-            state["step"] = step
-            state |= {f"mean.{name}": value for name, value in self._to_contract(self._mean).items()}
-            state |= {f"square.{name}": value for name, value in self._to_contract(self._square).items()}
-        if self._averages:
-            state["averaged_steps"] = averaged_steps
-            if averaged_steps > 0:
-                state |= {f"average.{name}": value for name, value in self._to_contract(self._average).items()}
-        return {name: np.array(value) for name, value in state.items()}
+        return pack_optimizer_state(
+            OptimizerMemory(
+                step=step or None,
+                mean=self._arrays(self._mean) if step else None,
+                square=self._arrays(self._square) if step else None,
+                averaged_steps=averaged_steps if self._averages else None,
+                average=self._arrays(self._average) if averaged_steps else None,
+            )
+        )
 
     def _sgd(self, gradients: Sequence[Tensor], scale: Tensor, learning_rate: Tensor, weight_decay: float) -> None:
         factor = (-learning_rate * scale).to(scale.dtype)  # ()
@@ -114,3 +95,18 @@ class Update:
             square.mul_(beta2).addcmul_(g, g, value=1 - beta2)
             root = (square / square_scale).sqrt_().add_(self._optimizer.epsilon)
             parameter -= (mean / root).mul_(step_size)
+
+    def _counter(self, count: int | None) -> Tensor:
+        """(); float64, which holds every count and gives Adam's 1 - beta ** step all its digits."""
+        return torch.tensor(count or 0, dtype=torch.float64, device=self._parameters[0].device)
+
+    def _tensors(self, arrays: Tensors | None) -> list[Tensor]:
+        """What is remembered for each parameter; None is zero."""
+        if arrays is None:
+            return [torch.zeros_like(parameter) for parameter in self._parameters]
+        values = from_spec(self._config, arrays)
+        return [values[name].to(p, copy=True) for name, p in zip(self._names, self._parameters, strict=True)]
+
+    def _arrays(self, tensors: Sequence[Tensor]) -> Tensors:
+        """The inverse of `_tensors`; copies."""
+        return to_spec(self._config, dict(zip(self._names, tensors, strict=True)))

@@ -1,4 +1,4 @@
-"""The contract of `rhn.backend`, held by the torch backend."""
+"""The protocol of `rhn.backend`, kept by the torch backend."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_what_cannot_be_built():
     case = make_case()
     with pytest.raises(ValueError, match="dtype='float16' is not accepted: expected one of float32, float64"):
         build(case, dtype="float16")
-    with pytest.raises(ValueError, match=r"device='tpu' is not available: there is cpu"):
+    with pytest.raises(ValueError, match=r"device='tpu' is not accepted: expected one of those that are here: cpu$"):
         build(case, device="tpu")
     with pytest.raises(ValueError, match="precision='bf16' is not accepted with dtype='float64'"):
         build(case, dtype="float64", precision="bf16")
@@ -218,7 +218,9 @@ def test_what_cannot_be_built():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing where there is no GPU")
 @pytest.mark.parametrize("device", ["gpu", "cuda", "cuda:1"])
 def test_missing_gpu(device):
-    with pytest.raises(ValueError, match=f"device='{device}' is not available: there is cpu$"):
+    with pytest.raises(
+        ValueError, match=f"device='{device}' is not accepted: expected one of those that are here: cpu$"
+    ):
         build(make_case(), device=device)
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import rhn
-from rhn_torch import backend as backend_module
 from rhn_torch import fast_recurrence
 from rhn_torch.backend import TorchBackend, TorchModel
+from rhn_torch.precision import Precision
 
 DEPTH, GATES, BATCH_SIZE, HIDDEN = 4, 2, 2, 5
 WIDTH = GATES * HIDDEN
@@ -68,13 +68,13 @@ def test_operations_of_a_micro_step(num_masks, forward, backward, recompute):
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_one_product_per_level_gives_the_gradient_of_its_weight(recompute):
+def test_one_product_per_micro_step_gives_the_gradient_of_its_weight(recompute):
     _, backward = operations(7, 1, recompute=recompute)
     products = [name for name, shape in backward.seen if "mm" in name and shape == (GATES, HIDDEN, HIDDEN)]
     assert len(products) == DEPTH
 
 
-def test_one_product_per_level_recomputes_its_gates():
+def test_one_product_per_micro_step_recomputes_its_gates():
     rows = 7 * BATCH_SIZE
     _, backward = operations(7, 1, recompute=True)
     assert sum("mm" in name and shape == (GATES, rows, HIDDEN) for name, shape in backward.seen) == DEPTH
@@ -116,9 +116,9 @@ def test_the_tied_embedding_has_one_dense_gradient():
     The sum is in place, but for a mode that watches, such as the one here."""
     case = make_case(vocab_size=VOCAB_SIZE)
     model = TorchBackend().build(case.config, case.parameters, "float32", "cpu")
-    inputs = model._training_window(case.tokens, case.targets, case.state, case.masks)
+    inputs = model._window(case.tokens, case.targets, case.state, case.masks)
     with Operations() as watched:
-        model._gradients(*inputs, weight_decay=0.0)
+        model._gradients(inputs, weight_decay=0.0)
     names = [name for name, shape in watched.seen if shape == (VOCAB_SIZE, case.config.hidden_size)]
     assert names == ["aten::mm", "aten::_sparse_coo_tensor_with_dims_and_tensors", "aten::add.Tensor"]
 
@@ -128,15 +128,14 @@ def test_the_tied_embedding_has_one_dense_gradient():
 @pytest.mark.parametrize("static_steps", [False, True])
 def test_nothing_waits_for_the_device(monkeypatch, options, optimizer, static_steps):
     """Tensors of the device "meta" have no values: whoever wants to see one gets an exception."""
-    monkeypatch.setattr(backend_module, "products", lambda precision, device: nullcontext())  # not known to autocast
+    monkeypatch.setattr(Precision, "products", lambda self: nullcontext())  # not known to autocast
     case = make_case(**options)
     model = TorchModel(
         case.config,
         case.parameters,
         torch.float32,
-        torch.device("meta"),
         optimizer,
-        precision="float32",
+        Precision("float32", torch.device("meta")),
         recurrence="fast",
         static_steps=static_steps,
     )

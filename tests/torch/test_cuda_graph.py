@@ -14,8 +14,8 @@ from cases import GRID, Case, errors_against_reference, make_case, name_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import rhn
-from rhn_torch import cuda_graph
 from rhn_torch.backend import TorchBackend, TorchModel
+from rhn_torch.gpu import cuda_graph
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5}  # of every port
@@ -160,7 +160,7 @@ def test_loading_in_between(optimizer, device):
 
 
 @pytest.mark.parametrize("options", [{"recompute": True}, {"precision": "tf32"}, {"precision": "bf16"}], ids=str)
-def test_options_of_the_contract(options, device):
+def test_options_of_the_protocol(options, device):
     case = make_case()
     models = build_both(case, device, **options)
     for _ in range(3):

@@ -213,11 +213,16 @@ def test_impossible_options(options, message):
 @pytest.mark.parametrize(
     ("x_shape", "h_shape", "message"),
     [
-        ((T, B, E + 1), None, r"x has shape \(4, 3, 6\)"),
-        ((E,), None, r"x has shape \(5,\)"),
-        ((T, B, E), (1, B + 1, H), r"h_0 has shape \(1, 4, 6\), needed is \(1, 3, 6\)"),
-        ((T, B, E), (2, B, H), r"h_0 has shape \(2, 3, 6\), needed is \(1, 3, 6\)"),
-        ((T, E), (B, H), r"h_0 has shape \(3, 1, 6\), needed is \(1, 1, 6\)"),
+        (
+            (T, B, E + 1),
+            None,
+            r"input of shape \(4, 3, 6\) is not accepted: expected 2 or 3 axes with a last axis of 5",
+        ),
+        ((E,), None, r"input of shape \(5,\)"),
+        ((0, B, E), None, "input of 0 time steps is not accepted: expected at least 1"),
+        ((T, B, E), (1, B + 1, H), r"hx of shape \(1, 4, 6\) is not accepted: expected \(1, 3, 6\)"),
+        ((T, B, E), (2, B, H), r"hx of shape \(2, 3, 6\) is not accepted: expected \(1, 3, 6\)"),
+        ((T, E), (B, H), r"hx of shape \(3, 1, 6\) is not accepted: expected \(1, 1, 6\)"),
     ],
 )
 def test_shapes_that_do_not_fit(x_shape, h_shape, message):

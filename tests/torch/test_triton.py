@@ -21,7 +21,7 @@ if find_spec("triton") is None:
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before the kernels are defined
 
-from rhn_torch.triton_recurrence import triton_recurrence
+from rhn_torch.gpu.triton_recurrence import triton_recurrence
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Relative to the largest entry. Measured in the interpreter: 5.6e-7.
@@ -119,8 +119,8 @@ def test_a_model_matches_the_reference(options):
 
 def test_missing_triton(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.delitem(sys.modules, "rhn_torch.triton_recurrence")
-    monkeypatch.delitem(sys.modules, "rhn_torch.triton_kernels")
+    monkeypatch.delitem(sys.modules, "rhn_torch.gpu.triton_recurrence")
+    monkeypatch.delitem(sys.modules, "rhn_torch.gpu.triton_kernels")
     layer = RHN(2, 3, 1, recurrence="triton")
     with pytest.raises(ImportError, match="recurrence='triton' needs the package triton"):
         layer(torch.zeros(1, 1, 2))
@@ -130,7 +130,7 @@ COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from rhn_torch import triton_kernels as module
+from rhn_torch.gpu import triton_kernels as module
 
 def compile(kernel, factor, **constants):
     types = {"batch_size": "i32", "hidden_size": "i32", "weight_ptr": factor}

@@ -15,9 +15,9 @@ import triton
 from torch import Tensor
 from torch.nn import functional as F
 
+from rhn_torch.fast_recurrence import add_weight_gradient
+from rhn_torch.gpu.triton_kernels import micro_step, micro_step_backward
 from rhn_torch.precision import factor_dtype
-from rhn_torch.recurrence import add_weight_gradient
-from rhn_torch.triton_kernels import micro_step, micro_step_backward
 
 _SUMMED = 64  # terms of a product that are summed at a time; H is padded to a multiple
 
@@ -78,22 +78,22 @@ class _TritonRecurrence(torch.autograd.Function):
     ) -> Tensor:
         (length, batch_size, width), hidden_size, depth = projected.shape, state.shape[1], len(parameters)
         weights = [parameter.to(dtype_of_factors) for parameter in parameters]  # (G*H, H) each
-        # [level][time]: the state that the micro-step starts from; [0][T] is the one after the window.
+        # [step][time]: the state that the micro-step starts from; [0][T] is the one after the window.
         states = state.new_empty(depth, length + 1, batch_size, hidden_size)
         gates = state.new_empty(depth, length, batch_size, width)
         launch = _Launch(batch_size, hidden_size, width // hidden_size, state_mask, activation)
         states[0, 0] = state
         for time in range(length):
-            for level in range(depth):
+            for step in range(depth):
                 launch(
                     micro_step,
-                    states[level, time],
-                    weights[level],
-                    biases[level],
+                    states[step, time],
+                    weights[step],
+                    biases[step],
                     projected[time],
-                    states[level + 1, time] if level + 1 < depth else states[0, time + 1],
-                    gates[level, time],
-                    IS_FIRST=level == 0,
+                    states[step + 1, time] if step + 1 < depth else states[0, time + 1],
+                    gates[step, time],
+                    IS_FIRST=step == 0,
                 )
         ctx.launch = launch
         ctx.save_for_backward(state_mask, states, gates, *weights)
@@ -113,11 +113,11 @@ class _TritonRecurrence(torch.autograd.Function):
         # from zeros, it only brings in the gradient of the last output.
         later = (torch.zeros_like(gates[0, 0]), weights[0], gates[0, 0])  # d_z (B, G*H), weight, gates (B, G*H)
         for time in reversed(range(length)):
-            for level in reversed(range(depth)):
-                now = (states[level, time], gates[level, time], d_gates[level, time])
-                is_last = level == depth - 1
+            for step in reversed(range(depth)):
+                now = (states[step, time], gates[step, time], d_gates[step, time])
+                is_last = step == depth - 1
                 ctx.launch(micro_step_backward, *later, d_state, d_outputs[time], *now, ADD_OUTPUT=is_last, BEGIN=True)
-                later = (d_gates[level, time], weights[level], gates[level, time])
+                later = (d_gates[step, time], weights[step], gates[step, time])
         ctx.launch(micro_step_backward, *later, d_state, *(None,) * 4, ADD_OUTPUT=False, BEGIN=False)
 
         d_weights = [torch.empty_like(weight, dtype=d_state.dtype) for weight in weights]  # (G*H, H) each

@@ -1,0 +1,61 @@
+"""Checks of what goes into the layers, and names that arguments had before."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from rhn.spec.arguments import refusal
+from rhn.spec.masks import VariationalMasks
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def check_dtype(name: str, tensor: Tensor, parameter: Tensor) -> None:
+    """Raise ValueError unless the tensor has the parameter's dtype, or autocast is there to give it another."""
+    device_type = tensor.device.type
+    if tensor.dtype == parameter.dtype:
+        return
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return
+    raise refusal(f"{name}.dtype", tensor.dtype, f"{parameter.dtype}, which the parameters have")
+
+
+def check_cell_masks(
+    masks: VariationalMasks, num_gates: int, batch_size: int, input_sizes: Sequence[int], hidden_size: int
+) -> None:
+    """Raise ValueError unless there is one input mask (M, B, E_i) and one state mask (M, B, H) per cell, or none."""
+    expected_features = {"input": input_sizes, "state": [hidden_size] * len(input_sizes)}
+    for name, features in expected_features.items():
+        of_cells = getattr(masks, name)
+        if of_cells is None:
+            continue
+        if len(of_cells) != len(features):
+            raise ValueError(
+                f"masks.{name} of {len(of_cells)} entries is not accepted: expected one per layer and direction,"
+                f" {len(features)}"
+            )
+        for i, (mask, width) in enumerate(zip(of_cells, features, strict=True)):
+            shape = tuple(mask.shape)
+            if shape not in ((1, batch_size, width), (num_gates, batch_size, width)):
+                raise ValueError(
+                    f"masks.{name}[{i}] of shape {shape} is not accepted: expected (M, {batch_size}, {width}) with M 1"
+                    f" or {num_gates}"
+                )
+
+
+def renamed(**new_names: str) -> Callable[[Function], Function]:
+    """Lets callers go on with the keywords that a function's arguments had before version 0.2: `old="new"`."""
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **{new_names.get(name, name): value for name, value in kwargs.items()})
+
+        return cast("Function", call)
+
+    return decorate
