@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from rhn.spec.arguments import check_choice, check_size
 from rhn.spec.config import ACTIVATIONS
+from rhn_tf.precision import Precision
 from rhn_tf.recurrence import masked_linear, time_step
 
 _MATMUL_DTYPES = (None, "bfloat16", "float16")
@@ -18,8 +19,16 @@ _MATMUL_DTYPES = (None, "bfloat16", "float16")
 class RHNCell(keras.layers.Layer):
     """One time step of a Recurrent Highway Network layer: L micro-steps of coupled (or not) highway gates.
 
-    Zilly et al., "Recurrent Highway Networks", arXiv 1607.03474, equations 6 to 9. Works inside `keras.layers.RNN`;
-    `RHN` does the same faster.
+    Zilly et al., "Recurrent Highway Networks", arXiv 1607.03474. Micro-step l computes, for the gates g = h, t and c,
+
+        z_g = (s * mask_g) @ R[l,g] + b[l,g]                       SPEC.md 2.2
+              (+ (x * mask_g) @ W[g]  at the first micro-step)     SPEC.md 2.3
+        h = activation(z_h)                                        equation 7, SPEC.md 2.4
+        t = sigmoid(z_t)                                           equation 8, SPEC.md 2.4
+        c = 1 - t  if the gates are coupled, else  sigmoid(z_c)    equation 9, SPEC.md 2.5 and 2.6
+        s = h * t + s * c                                          equation 6, SPEC.md 2.4
+
+    Works inside `keras.layers.RNN`; `RHN` does the same faster.
 
     Args:
         units: H.
@@ -33,9 +42,10 @@ class RHNCell(keras.layers.Layer):
         kwargs: of `keras.layers.Layer`; `dtype` may be a policy such as "mixed_bfloat16".
 
     Attributes:
-        input_weight: (E, G*H), one block of H columns per gate, as Keras' `kernel`.
-        recurrent_weights: L matrices (H, G*H).
-        bias: (L, G*H).
+        input_weight: W (E, G*H), one block of H columns per gate, as Keras' `kernel`.
+        recurrent_weights: R, L matrices (H, G*H).
+        bias: b (L, G*H).
+        precision: of the matrix products.
 
     Raises:
         ValueError: a size is less than 1, or the activation or matmul_dtype is not known.
@@ -65,6 +75,7 @@ class RHNCell(keras.layers.Layer):
         self.init_scale = init_scale
         self.transform_bias = transform_bias
         self.matmul_dtype = matmul_dtype
+        self.precision = Precision(matmul_dtype)
         self.state_size = units
         self.output_size = units
 
@@ -75,8 +86,8 @@ class RHNCell(keras.layers.Layer):
             shape=(input_shape[-1], width), initializer=self._uniform(), name="input_weight"
         )
         self.recurrent_weights = [
-            self.add_weight(shape=(self.units, width), initializer=self._uniform(), name=f"recurrent_weight_{level}")
-            for level in range(self.recurrence_depth)
+            self.add_weight(shape=(self.units, width), initializer=self._uniform(), name=f"recurrent_weight_{step}")
+            for step in range(self.recurrence_depth)
         ]
         self.bias = self.add_weight(shape=(self.recurrence_depth, width), initializer=self._initial_bias, name="bias")
 
@@ -98,13 +109,18 @@ class RHNCell(keras.layers.Layer):
         state = states[0] if isinstance(states, list | tuple) else states  # (B, H)
         projected = self.project(inputs, input_mask)  # (B, G*H)
         output = time_step(
-            projected, state, self.recurrent_weights, self.bias, state_mask, self.activation, self.matmul_dtype
-        )
+            state, projected, self.recurrent_weights, self.bias, state_mask, self.activation, self.precision
+        )  # (B, H)
         return output, [output] if isinstance(states, list | tuple) else output
 
     def project(self, inputs: tf.Tensor, input_mask: tf.Tensor | None = None) -> tf.Tensor:
         """What the input adds to the gates: (..., B, E) to (..., B, G*H), without bias."""
-        return masked_linear(inputs, self.input_weight, input_mask, self.matmul_dtype)
+        return masked_linear(inputs, self.input_weight, input_mask, self.precision)
+
+    @property
+    def parameters(self) -> list[keras.Variable]:
+        """Input weight, recurrent weights, bias."""
+        return [self.input_weight, *self.recurrent_weights, self.bias]
 
     def get_initial_state(self, batch_size: int | tf.Tensor) -> list[tf.Tensor]:
         """Zeros (B, H), in a list as `keras.layers.RNN` keeps them."""

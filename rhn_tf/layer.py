@@ -10,9 +10,11 @@ import keras
 import tensorflow as tf
 
 from rhn.spec.arguments import check_choice, check_size
-from rhn.spec.masks import NO_MASKS, VariationalMasks
+from rhn.spec.masks import VariationalMasks
 from rhn_tf.cell import RHNCell
-from rhn_tf.recurrence import fast_recurrence, plain_recurrence
+from rhn_tf.fast_recurrence import fast_recurrence
+from rhn_tf.recurrence import plain_recurrence
+from rhn_tf.weights import mask_tensors
 
 RECURRENCES: dict[str, Callable[..., tf.Tensor]] = {
     "fast": fast_recurrence,
@@ -134,22 +136,21 @@ class RHN(keras.layers.Layer):
             ValueError: there is not one initial state per layer.
         """
         state = self._initial_state(initial_state, tf.shape(sequences)[0])  # per layer (B, H)
-        masks = NO_MASKS if masks is None else VariationalMasks(*masks)
+        masks = mask_tensors(masks, self.compute_dtype)
         recurrence = RECURRENCES[self.recurrence]
 
         x = tf.transpose(sequences, (1, 0, 2))  # (T, B, E)
         new_state = []
         for layer, cell in enumerate(self.cells):
-            projected = cell.project(x, self._mask_of_layer(masks.input, layer))  # (T, B, G*H)
-            state_mask = self._mask_of_layer(masks.state, layer)
+            input_mask, state_mask = masks.of_layer(layer)  # (M, B, E_i), (M, B, H)
             x = recurrence(
-                projected,
+                cell.project(x, input_mask),  # (T, B, G*H)
                 state[layer],
                 cell.recurrent_weights,
                 cell.bias,
                 state_mask,
                 cell.activation,
-                matmul_dtype=cell.matmul_dtype,
+                cell.precision,
             )  # (T, B, H)
             new_state.append(x[-1])  # (B, H)
 
@@ -182,7 +183,3 @@ class RHN(keras.layers.Layer):
         if len(given) != self.num_layers:
             raise ValueError(f"initial_state has {len(given)} entries, num_layers={self.num_layers} needs one each")
         return given
-
-    def _mask_of_layer(self, masks: Any, layer: int) -> tf.Tensor | None:
-        """The mask of one layer in the dtype that the layer computes in, or None."""
-        return None if masks is None else tf.cast(masks[layer], self.compute_dtype)

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from rhn.spec.config import RHNConfig
-from rhn.spec.masks import NO_MASKS, VariationalMasks
+from rhn.spec.masks import VariationalMasks
 from rhn.spec.parameters import check_parameters
 from rhn_tf.layer import RHN
-from rhn_tf.recurrence import product
+from rhn_tf.precision import Precision
+from rhn_tf.weights import from_spec, mask_tensors, to_spec
 
 _OPTIONS_OF_RHN = ("recurrence", "init_scale", "transform_bias", "matmul_dtype")
 
@@ -33,6 +33,7 @@ class RHNLanguageModel(keras.Model):
         rhn: the `RHN` between embedding and softmax.
         softmax_weight: (H, V), or None if tied.
         softmax_bias: (V,).
+        precision: of the softmax's product; the cells hold that of their own.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class RHNLanguageModel(keras.Model):
         super().__init__(**kwargs)
         self.config = config
         self.init_scale = init_scale
+        self.precision = Precision(matmul_dtype)
         self.rhn = RHN(
             config.hidden_size,
             config.recurrence_depth,
@@ -86,17 +88,23 @@ class RHNLanguageModel(keras.Model):
             state: per layer (B, H) before the window; None is zero.
             masks: of tensors or NumPy arrays; None drops nothing.
         """
-        masks = NO_MASKS if masks is None else VariationalMasks(*masks)
+        masks = mask_tensors(masks, self.compute_dtype)
         tokens = tf.cast(tokens, tf.int32)  # Keras exports a model's inputs as floats where it is not told otherwise
         x = tf.gather(self.embedding, tokens)  # (B, T, E)
         if masks.embedding is not None:
-            x *= tf.cast(masks.embedding, x.dtype)[:, :, tf.newaxis]
+            x *= masks.embedding[:, :, tf.newaxis]
         top, *new_state = self.rhn(x, initial_state=state, masks=masks)  # (B, T, H), per layer (B, H)
         if masks.output is not None:
-            top *= tf.cast(masks.output, top.dtype)[:, tf.newaxis]
+            top *= masks.output[:, tf.newaxis]
         logits = self._softmax_projection(tf.reshape(top, (-1, top.shape[-1])))  # (B*T, V)
         logits = tf.reshape(logits, (*tf.unstack(tf.shape(tokens)), self.config.vocab_size))  # (B, T, V)
         return logits, *new_state
+
+    @property
+    def parameters(self) -> list[keras.Variable]:
+        """Every trained variable: embedding, softmax, and layer by layer those of the cell."""
+        softmax = [self.softmax_bias] if self.softmax_weight is None else [self.softmax_weight, self.softmax_bias]
+        return [self.embedding, *softmax, *(variable for cell in self.rhn.cells for variable in cell.parameters)]
 
     def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
         """Copy in the tensors of `rhn.spec.parameters`.
@@ -105,42 +113,12 @@ class RHNLanguageModel(keras.Model):
             ValueError: they do not fit the configuration.
         """
         check_parameters(self.config, parameters)
-        for variable, value in zip(self.trainable_variables, self.from_contract(parameters), strict=True):
+        for variable, value in zip(self.parameters, from_spec(self.config, parameters), strict=True):
             variable.assign(value)
 
     def export_parameters(self) -> dict[str, NDArray]:
         """Copies of the parameters, by the names and in the shapes of `rhn.spec.parameters`."""
-        return self.to_contract([variable.value for variable in self.trainable_variables])
-
-    def from_contract(self, tensors: Mapping[str, NDArray]) -> list[NDArray]:
-        """Tensors named and shaped as in `rhn.spec.parameters`, in the shapes and order of `trainable_variables`."""
-        value_of = {self.embedding.path: tensors["embedding"], self.softmax_bias.path: tensors["softmax.bias"]}
-        if self.softmax_weight is not None:
-            value_of[self.softmax_weight.path] = tensors["softmax.weight"]
-        for i, cell in enumerate(self.rhn.cells):
-            value_of[cell.input_weight.path] = _gates_to_columns(tensors[f"layers.{i}.input_weight"])
-            recurrent = tensors[f"layers.{i}.recurrent_weight"]  # (L, G, H, H)
-            for variable, weight in zip(cell.recurrent_weights, recurrent, strict=True):
-                value_of[variable.path] = _gates_to_columns(weight)
-            bias = tensors[f"layers.{i}.bias"]  # (L, G, H)
-            value_of[cell.bias.path] = bias.reshape(len(bias), -1)
-        return [value_of[variable.path] for variable in self.trainable_variables]
-
-    def to_contract(self, tensors: Sequence[tf.Tensor]) -> dict[str, NDArray]:
-        """Inverse of `from_contract`, for the parameters and whatever has their shapes, such as gradients; copies."""
-        gates = self.config.num_gates
-        array_of = {v.path: tensor.numpy() for v, tensor in zip(self.trainable_variables, tensors, strict=True)}
-        named = {"embedding": array_of[self.embedding.path]}
-        for i, cell in enumerate(self.rhn.cells):
-            named[f"layers.{i}.input_weight"] = _columns_to_gates(array_of[cell.input_weight.path], gates)
-            named[f"layers.{i}.recurrent_weight"] = np.stack(
-                [_columns_to_gates(array_of[weight.path], gates) for weight in cell.recurrent_weights]
-            )
-            named[f"layers.{i}.bias"] = array_of[cell.bias.path].reshape(cell.recurrence_depth, gates, -1)
-        if self.softmax_weight is not None:
-            named["softmax.weight"] = array_of[self.softmax_weight.path]
-        named["softmax.bias"] = array_of[self.softmax_bias.path]
-        return {name: np.array(array) for name, array in named.items()}
+        return to_spec(self.config, self.parameters)
 
     def get_config(self) -> dict[str, Any]:
         """Everything that `from_config` needs."""
@@ -158,17 +136,6 @@ class RHNLanguageModel(keras.Model):
 
     def _softmax_projection(self, top: tf.Tensor) -> tf.Tensor:
         """(rows, H) to (rows, V)."""
-        matmul_dtype = self.rhn.matmul_dtype
         if self.softmax_weight is None:
-            return product(top, self.embedding, matmul_dtype, transpose_b=True) + self.softmax_bias
-        return product(top, self.softmax_weight, matmul_dtype) + self.softmax_bias
-
-
-def _gates_to_columns(weight: NDArray) -> NDArray:
-    """(G, features, H) of the contract to (features, G*H)."""
-    return np.concatenate(weight, axis=1)
-
-
-def _columns_to_gates(weight: NDArray, num_gates: int) -> NDArray:
-    """(features, G*H) to (G, features, H) of the contract."""
-    return np.stack(np.split(weight, num_gates, axis=1))
+            return self.precision.matmul(top, self.embedding, transpose_b=True) + self.softmax_bias
+        return self.precision.matmul(top, self.softmax_weight) + self.softmax_bias
