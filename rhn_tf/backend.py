@@ -16,9 +16,11 @@ from rhn.backend import State, check_precision
 from rhn.port_tools import Window, check_window, choose_device
 from rhn.spec.arguments import check_choice
 from rhn.spec.config import RHNConfig
+from rhn.spec.layers import LayerConfig
 from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
+from rhn_tf.layer_backend import TensorFlowLayer
 from rhn_tf.loss import cross_entropy
 from rhn_tf.model import RHNLanguageModel
 from rhn_tf.precision import Precision
@@ -196,7 +198,7 @@ class TensorFlowModel:
     @contextmanager
     def _in_place(self) -> Iterator[None]:
         """On the model's device, in its precision."""
-        with tf.device(self._device), self._precision.switched():
+        with tf.device(self._device), self._precision.products():
             yield
 
     def _window(
@@ -238,6 +240,13 @@ class TensorFlowBackend:
         return TensorFlowModel(
             config, parameters, dtype, device, optimizer, Precision.on_device(precision, device), recompute
         )
+
+    def build_layer(
+        self, config: LayerConfig, parameters: Mapping[str, NDArray], dtype: str = "float32", device: str | None = None
+    ) -> TensorFlowLayer:
+        check_choice("dtype", dtype, _DTYPES)
+        let_gpu_memory_grow()
+        return TensorFlowLayer(config, parameters, dtype, find_device(device))
 
     def describe(self) -> dict[str, str]:
         let_gpu_memory_grow()

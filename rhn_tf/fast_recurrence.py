@@ -46,6 +46,7 @@ def fast_recurrence(
     state_mask: tf.Tensor | None = None,
     activation: str = "tanh",
     precision: Precision = UNROUNDED,
+    valid: tf.Tensor | None = None,
     recompute: bool = False,
 ) -> tf.Tensor:
     """States after every time step of a window (T, B, H): `plain_recurrence` with a hand-written backward.
@@ -54,7 +55,7 @@ def fast_recurrence(
     as one matrix product over time and batch; long windows in slices of time.
 
     Args:
-        projected, state, recurrent_weights, biases, activation, precision: see `plain_recurrence`.
+        projected, state, recurrent_weights, biases, activation, precision, valid: see `plain_recurrence`.
         state_mask: likewise; its gradient is None.
         recompute: keep `projected` and the states for the backward but no gates, and compute these anew there: exact,
             in less memory and a little more time.
@@ -76,7 +77,7 @@ def fast_recurrence(
             offset = projected[time] if micro_step == 0 else offsets[micro_step]  # (B, G*H) or (G*H,)
             return _gates(recurrent[micro_step].forward(s) + offset, s, activation)
 
-        ends, gates = _forward(compute_gates, projected, state, depth=len(weights), keep_gates=not recompute)
+        ends, gates = _forward(compute_gates, projected, state, valid, depth=len(weights), keep_gates=not recompute)
         outputs = ends[-1]  # (T, B, H)
 
         def kept_gates(micro_step: int, time: tf.Tensor, s: tf.Tensor) -> list[tf.Tensor]:
@@ -88,7 +89,7 @@ def fast_recurrence(
             # Recomputed step by step, too: one product per micro-step for all time steps is no faster here, and brings
             # back the very arrays that were not to be kept.
             gates_at = compute_gates if recompute else kept_gates
-            gradients = _backward_in_slices(d_outputs, starts, gates_at, recurrent, activation)
+            gradients = _backward_in_slices(d_outputs, starts, gates_at, valid, recurrent, activation)
             return [tf.raw_ops.PreventGradient(input=g, message=_NO_SECOND_DERIVATIVE) for g in gradients]
 
         return outputs, gradient
@@ -111,16 +112,27 @@ def _next_state(s: tf.Tensor, gates: list[tf.Tensor]) -> tf.Tensor:
 
 
 def _forward(
-    gates_at: GatesAt, projected: tf.Tensor, state: tf.Tensor, depth: int, keep_gates: bool
+    gates_at: GatesAt,
+    projected: tf.Tensor,
+    state: tf.Tensor,
+    valid: tf.Tensor | None,
+    depth: int,
+    keep_gates: bool,
 ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """Per micro-step the states that it ends with (T, B, H) and, if they are kept, the gates (T, B, G*H)."""
+    """Per micro-step the states that it ends with (T, B, H) and, if they are kept, the gates (T, B, G*H).
+
+    The states of the last micro-step are those after the time step: where that is not valid, the state before it.
+    """
     length = tf.shape(projected)[0]
 
     def body(time: tf.Tensor, s: tf.Tensor, ends: list[tf.TensorArray], gates: list[tf.TensorArray]) -> Any:
         ends, gates = list(ends), list(gates)
+        before = s  # (B, H)
         for micro_step in range(depth):
             values = gates_at(micro_step, time, s)  # (B, H) each
             s = _next_state(s, values)  # (B, H)
+            if valid is not None and micro_step == depth - 1:
+                s = tf.where(valid[time], s, before)  # (B, H)
             ends[micro_step] = ends[micro_step].write(time, s)
             if keep_gates:
                 gates[micro_step] = gates[micro_step].write(time, tf.concat(values, axis=-1))
@@ -137,6 +149,7 @@ def _backward_in_slices(
     d_outputs: tf.Tensor,
     starts: Sequence[tf.Tensor],
     gates_at: GatesAt,
+    valid: tf.Tensor | None,
     recurrent: Sequence[_RecurrentProjection],
     activation: str,
 ) -> tuple[tf.Tensor, ...]:
@@ -146,21 +159,22 @@ def _backward_in_slices(
     # A window of unknown size is taken whole: only what is compiled for one size can be long.
     steps = length if None in (length, batch_size) else steps_per_slice(length, batch_size, _SLICE_ROWS)
     if steps == length:
-        return _backward(d_outputs, no_gradient, starts, gates_at, recurrent, activation)
+        return _backward(d_outputs, no_gradient, starts, gates_at, valid, recurrent, activation)
     num_slices = length // steps
 
     def body(number: tf.Tensor, d_state: tf.Tensor, d_projected: tf.TensorArray, sums: list[tf.Tensor]) -> Any:
         begin = number * steps
 
         def now(over_time: tf.Tensor) -> tf.Tensor:
-            """(T, B, H) to (steps, B, H)."""
+            """(T, B, features) to (steps, B, features)."""
             return tf.slice(over_time, (begin, 0, 0), (steps, *over_time.shape[1:]))
 
         def gates_now(micro_step: int, step: tf.Tensor, s: tf.Tensor) -> list[tf.Tensor]:
             return gates_at(micro_step, begin + step, s)
 
+        valid_now = None if valid is None else now(valid)
         d_projected_now, d_state, *gradients = _backward(
-            now(d_outputs), d_state, list(map(now, starts)), gates_now, recurrent, activation
+            now(d_outputs), d_state, list(map(now, starts)), gates_now, valid_now, recurrent, activation
         )
         sums = [a + b for a, b in zip(sums, gradients, strict=True)]
         return number - 1, d_state, d_projected.write(number, d_projected_now), sums
@@ -183,6 +197,7 @@ def _backward(
     d_state: tf.Tensor,
     starts: Sequence[tf.Tensor],
     gates_at: GatesAt,
+    valid: tf.Tensor | None,
     recurrent: Sequence[_RecurrentProjection],
     activation: str,
 ) -> tuple[tf.Tensor, ...]:
@@ -196,11 +211,16 @@ def _backward(
     def body(time: tf.Tensor, d_s: tf.Tensor, d_z: list[tf.TensorArray]) -> Any:
         d_z = list(d_z)
         d_s += d_outputs[time]  # (B, H)
+        if valid is not None:  # a held state passes its gradient on to the state before, and nothing to the gates
+            nothing = tf.zeros_like(d_s)  # (B, H)
+            d_held, d_s = tf.where(valid[time], nothing, d_s), tf.where(valid[time], d_s, nothing)  # (B, H) each
         for micro_step in reversed(range(depth)):
             s = starts[micro_step][time]  # (B, H)
             d_carried, d_z_now = _micro_step_gradient(d_s, s, gates_at(micro_step, time, s), activation)
             d_s = d_carried + recurrent[micro_step].backward(d_z_now)
             d_z[micro_step] = d_z[micro_step].write(time, d_z_now)
+        if valid is not None:
+            d_s += d_held
         return time - 1, d_s, d_z
 
     d_z = [_array_over_time(length, d_outputs[0], r.width) for r in recurrent]

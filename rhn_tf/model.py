@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,9 +10,10 @@ import keras
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from rhn.checkpoint import CheckpointError, load_checkpoint
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks
-from rhn.spec.parameters import check_parameters
+from rhn.spec.parameters import check_parameters, parameter_shapes
 from rhn_tf.layer import RHN
 from rhn_tf.precision import Precision
 from rhn_tf.weights import from_spec, mask_tensors, to_spec
@@ -23,9 +25,12 @@ _OPTIONS_OF_RHN = ("recurrence", "init_scale", "transform_bias", "matmul_dtype")
 class RHNLanguageModel(keras.Model):
     """Language model of Zilly et al., arXiv 1607.03474, section 5.
 
+    `fit` and `evaluate` with one loss score the logits; Keras takes the mean over the window as well.
+
     Args:
         config: the architecture.
         recurrence, init_scale, transform_bias, matmul_dtype: see `RHN`. The softmax projection is a matrix product too.
+        return_state: give the last state of every layer beside the logits.
         kwargs: of `keras.Model`; `dtype` may be a policy such as "mixed_bfloat16".
 
     Attributes:
@@ -44,11 +49,14 @@ class RHNLanguageModel(keras.Model):
         init_scale: float = 0.04,
         transform_bias: float = -2.0,
         matmul_dtype: str | None = None,
+        return_state: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.config = config
         self.init_scale = init_scale
+        self.return_state = return_state
+        self.input_spec = keras.layers.InputSpec(ndim=2)
         self.precision = Precision(matmul_dtype)
         self.rhn = RHN(
             config.hidden_size,
@@ -66,6 +74,25 @@ class RHNLanguageModel(keras.Model):
             name="rhn",
         )
 
+    @classmethod
+    def from_checkpoint(cls, path: str | os.PathLike[str], **options: Any) -> RHNLanguageModel:
+        """The model of a checkpoint that a run in any backend has written, best or last.
+
+        Args:
+            path: of the file.
+            options: of the model, all but `config`.
+
+        Raises:
+            CheckpointError: the file is not a checkpoint of a language model.
+        """
+        tensors, metadata = load_checkpoint(path)
+        if "config" not in metadata:
+            raise CheckpointError(f"{path} holds no language model of this collection")
+        model = cls(RHNConfig(**metadata["config"]), **options)
+        names = parameter_shapes(model.config)  # the last checkpoint of a run holds states and the like as well
+        model.load_parameters({name: tensor for name, tensor in tensors.items() if name in names})
+        return model
+
     def build(self, tokens_shape: tuple[int | None, ...]) -> None:
         """Make the parameters for tokens (B, T)."""
         config = self.config
@@ -78,10 +105,11 @@ class RHNLanguageModel(keras.Model):
 
     def call(
         self, tokens: tf.Tensor, state: Sequence[tf.Tensor] | None = None, masks: VariationalMasks | None = None
-    ) -> tuple[tf.Tensor, ...]:
+    ) -> Any:
         """Logits (B, T, V) of the next token at every position, and per layer the state (B, H) after the window.
 
-        One flat tuple, `logits, *state = model(tokens)`, as Keras' recurrent layers and SavedModel have it.
+        One flat tuple, `logits, *state = model(tokens)`, as Keras' recurrent layers and SavedModel have it; the logits
+        alone if not `return_state`.
 
         Args:
             tokens: (B, T) integers below V.
@@ -98,7 +126,23 @@ class RHNLanguageModel(keras.Model):
             top *= masks.output[:, tf.newaxis]
         logits = self._softmax_projection(tf.reshape(top, (-1, top.shape[-1])))  # (B*T, V)
         logits = tf.reshape(logits, (*tf.unstack(tf.shape(tokens)), self.config.vocab_size))  # (B, T, V)
-        return logits, *new_state
+        return (logits, *new_state) if self.return_state else logits
+
+    def compute_output_shape(self, tokens_shape: tuple[int | None, ...], state_shape: Any = None) -> tuple[Any, ...]:
+        """Shapes of what `call` returns."""
+        logits = (*tokens_shape, self.config.vocab_size)
+        state = [(tokens_shape[0], self.config.hidden_size)] * self.config.num_layers
+        return (logits, *state) if self.return_state else logits
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """As Keras has it, of the logits alone if there is one target."""
+        return super().compute_loss(x, y, self._scored(y, y_pred), sample_weight, training)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """As Keras has it, of the logits alone if there is one target."""
+        return super().compute_metrics(x, y, self._scored(y, y_pred), sample_weight)
 
     @property
     def parameters(self) -> list[keras.Variable]:
@@ -107,12 +151,14 @@ class RHNLanguageModel(keras.Model):
         return [self.embedding, *softmax, *(variable for cell in self.rhn.cells for variable in cell.parameters)]
 
     def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
-        """Copy in the tensors of `rhn.spec.parameters`.
+        """Copy in the tensors of `rhn.spec.parameters`; a model that is not built yet becomes so.
 
         Raises:
             ValueError: they do not fit the configuration.
         """
         check_parameters(self.config, parameters)
+        if not self.built:
+            self.build((None, None))
         for variable, value in zip(self.parameters, from_spec(self.config, parameters), strict=True):
             variable.assign(value)
 
@@ -122,7 +168,7 @@ class RHNLanguageModel(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Everything that `from_config` needs."""
-        options = {name: getattr(self.rhn, name) for name in _OPTIONS_OF_RHN}
+        options = {name: getattr(self.rhn, name) for name in _OPTIONS_OF_RHN} | {"return_state": self.return_state}
         return super().get_config() | {"config": self.config.to_dict()} | options
 
     @classmethod
@@ -133,6 +179,10 @@ class RHNLanguageModel(keras.Model):
     def _add_uniform(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
         initializer = keras.initializers.RandomUniform(-self.init_scale, self.init_scale)
         return self.add_weight(shape=shape, initializer=initializer, name=name)
+
+    def _scored(self, y: Any, y_pred: Any) -> Any:
+        """What is compared with the targets `y`: a target for each output, or one for the logits."""
+        return y_pred[0] if self.return_state and not isinstance(y, list | tuple) else y_pred
 
     def _softmax_projection(self, top: tf.Tensor) -> tf.Tensor:
         """(rows, H) to (rows, V)."""

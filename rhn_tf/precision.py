@@ -44,18 +44,18 @@ class Precision:
 
     def matmul(self, a: tf.Tensor, b: tf.Tensor, **transposed: bool) -> tf.Tensor:
         """`tf.matmul`."""
-        return self._product(tf.matmul, a, b, **transposed)
+        return self._multiply(tf.matmul, a, b, **transposed)
 
     def linear(self, x: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
         """(..., features) and (features, n) to (..., n): one large product, where matmul makes one per time step."""
-        return self._product(tf.tensordot, x, weight, axes=1)
+        return self._multiply(tf.tensordot, x, weight, axes=1)
 
     @contextmanager
-    def switched(self) -> Iterator[None]:
+    def products(self) -> Iterator[None]:
         """Within it TensorFlow's switch for TF32 is as `tf32` says; afterwards it is as it was.
 
         The switch belongs to the process. XLA reads it when it compiles a function, TensorFlow when it starts a
-        product. So a model whose calls are all within its own `switched()` has its own precision, whatever others set.
+        product. So a model whose calls are all within its own `products()` has its own precision, whatever others set.
         """
         experimental = tf.config.experimental
         before = experimental.tensor_float_32_execution_enabled()
@@ -65,7 +65,7 @@ class Precision:
         finally:
             experimental.enable_tensor_float_32_execution(before)
 
-    def _product(self, multiply: Callable[..., tf.Tensor], a: tf.Tensor, b: tf.Tensor, **options: Any) -> tf.Tensor:
+    def _multiply(self, multiply: Callable[..., tf.Tensor], a: tf.Tensor, b: tf.Tensor, **options: Any) -> tf.Tensor:
         # The sums are float32 within the product and rounded at its end: only XLA has products of another output_type.
         product = multiply(self.factor(a), self.factor(b), **options)
         return product if self.matmul_dtype is None else tf.cast(product, a.dtype)

@@ -16,10 +16,10 @@ from rhn_tf.precision import UNROUNDED, Precision
 ACTIVATION: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {"tanh": tf.tanh, "sigmoid": tf.sigmoid, "relu": tf.nn.relu}
 
 
-def micro_step(s: tf.Tensor, z: tf.Tensor, activation: str) -> tf.Tensor:
+def micro_step(s: tf.Tensor, z: tf.Tensor, activation: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
     """The state after one micro-step (B, H), from the state s before it and the gates' arguments z (B, G*H)."""
     z_h, z_t, *z_c = tf.split(z, z.shape[-1] // s.shape[-1], axis=-1)  # (B, H) each
-    h, t = ACTIVATION[activation](z_h), tf.sigmoid(z_t)  # (B, H)
+    h, t = activation(z_h), tf.sigmoid(z_t)  # (B, H)
     c = tf.sigmoid(z_c[0]) if z_c else 1 - t  # (B, H)
     return h * t + s * c  # the carried s is never masked
 
@@ -41,7 +41,7 @@ def time_step(
         z = masked_linear(s, weight, state_mask, precision) + bias  # (B, G*H)
         if step == 0:
             z += projected
-        s = micro_step(s, z, activation)  # (B, H)
+        s = micro_step(s, z, ACTIVATION[activation])  # (B, H)
     return s
 
 
@@ -53,6 +53,8 @@ def plain_recurrence(
     state_mask: tf.Tensor | None = None,
     activation: str = "tanh",
     precision: Precision = UNROUNDED,
+    valid: tf.Tensor | None = None,
+    unroll: bool = False,
 ) -> tf.Tensor:
     """States after every time step of a window, differentiated by TensorFlow: any order, any argument.
 
@@ -64,6 +66,8 @@ def plain_recurrence(
         state_mask: (M, B, H) constant over time and micro-steps, or None.
         activation: of the candidate h; "tanh", "sigmoid" or "relu".
         precision: of the matrix products.
+        valid: (T, B, 1) truth values; where one is False, the state is held (SPEC.md 7.2). None: all are True.
+        unroll: one program without a loop, for a known T; its size grows with T.
 
     Returns:
         (T, B, H).
@@ -71,12 +75,18 @@ def plain_recurrence(
     length = tf.shape(projected)[0]
 
     def body(time: tf.Tensor, s: tf.Tensor, outputs: tf.TensorArray) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
-        s = time_step(s, projected[time], recurrent_weights, biases, state_mask, activation, precision)  # (B, H)
+        after = time_step(s, projected[time], recurrent_weights, biases, state_mask, activation, precision)  # (B, H)
+        s = after if valid is None else tf.where(valid[time], after, s)  # (B, H)
         return time + 1, s, outputs.write(time, s)
 
     outputs = tf.TensorArray(state.dtype, size=length, element_shape=state.shape)
-    start = (tf.constant(0), state, outputs)
-    _, _, outputs = tf.while_loop(lambda time, *_: time < length, body, start, maximum_iterations=length)
+    loop = (tf.constant(0), state, outputs)
+    if unroll:
+        for _ in range(projected.shape[0]):
+            loop = body(*loop)
+    else:
+        loop = tf.while_loop(lambda time, *_: time < length, body, loop, maximum_iterations=length)
+    outputs = loop[-1]
     return tf.ensure_shape(outputs.stack(), (projected.shape[0], *state.shape))  # the loop has forgotten the length
 
 

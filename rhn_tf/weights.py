@@ -6,14 +6,16 @@ columns, (features, G*H), so that one product serves all gates, as Keras' kernel
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from rhn.spec.config import RHNConfig
+from rhn.spec.layers import LayerConfig, check_layer_parameters
 from rhn.spec.masks import NO_MASKS, VariationalMasks
 
 
@@ -28,7 +30,7 @@ def from_spec(config: RHNConfig, tensors: Mapping[str, NDArray]) -> list[NDArray
 
 def to_spec(config: RHNConfig, values: Sequence[Any]) -> dict[str, NDArray]:
     """Inverse of `from_spec`, for the parameters and whatever has their shapes, such as gradients; copies."""
-    arrays = [np.array(tf.convert_to_tensor(value)) for value in values]
+    arrays = [_to_numpy(value) for value in values]
     named = {"embedding": arrays.pop(0)}
     softmax = {} if config.tie_weights else {"softmax.weight": arrays.pop(0)}
     softmax["softmax.bias"] = arrays.pop(0)
@@ -64,6 +66,119 @@ def mask_tensors(masks: VariationalMasks | None, dtype: str) -> VariationalMasks
     return VariationalMasks(*masks).map(
         lambda mask: tf.cast(mask, dtype) if tf.is_tensor(mask) else tf.convert_to_tensor(np.asarray(mask), dtype)
     )
+
+
+def check_masks(masks: VariationalMasks, cells: Sequence[Any], batch_size: int | None) -> None:
+    """Raise ValueError unless `masks.input` and `masks.state`, tensors, fit the `RHNCell`s of a layer.
+
+    Args:
+        masks: as `mask_tensors` gives them.
+        cells: of the layer, from below.
+        batch_size: of the window; None if it is not known.
+    """
+    for name in ("input", "state"):
+        per_layer = getattr(masks, name)
+        if per_layer is None:
+            continue
+        if len(per_layer) != len(cells):
+            raise ValueError(
+                f"masks.{name} of {len(per_layer)} entries is not accepted: expected one per layer, {len(cells)}"
+            )
+        for layer, (mask, cell) in enumerate(zip(per_layer, cells, strict=True)):
+            features = cell.input_weight.shape[0] if name == "input" else cell.units
+            expected = [(gates, batch_size, features) for gates in (1, cell.num_gates)]
+            if not any(mask.shape.is_compatible_with(shape) for shape in expected):
+                raise ValueError(
+                    f"masks.{name}[{layer}] of shape {tuple(mask.shape)} is not accepted: expected shape {expected[0]}"
+                    f" or {expected[1]}"
+                )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Layers on their own, by the names of `rhn.spec.layers`
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def export_parameters(*layers: Any) -> dict[str, NDArray]:
+    """Copies of the parameters of built layers that are stacked on each other, by the names of `rhn.spec.layers`.
+
+    Args:
+        layers: from below: `RHN`s, or `keras.layers.Bidirectional`s of an `RHN` with num_layers=1. A layer without
+            biases gives zeros.
+    """
+    named: dict[str, NDArray] = {}
+    for prefix, cell in _cells(layers):
+        tensors = (cell.input_weight, *cell.recurrent_weights, cell.biases)
+        named |= cell_to_spec([_to_numpy(tensor) for tensor in tensors], prefix, cell.num_gates)
+    return named
+
+
+def load_parameters(parameters: Mapping[str, NDArray], *layers: Any) -> None:
+    """Copy tensors named as in `rhn.spec.layers` into layers that are stacked on each other.
+
+    Args:
+        parameters: as `export_parameters` of any port gives them.
+        layers: as in `export_parameters`; what is not built yet becomes so.
+
+    Raises:
+        ValueError: parameters do not fit the layers.
+    """
+    lowest = parameters.get("layers.0.input_weight")
+    config = _layer_config(layers, input_size=1 if lowest is None else np.shape(lowest)[1])
+    check_layer_parameters(config, parameters)
+    for prefix, cell in _cells(layers):
+        if not cell.use_bias and np.any(parameters[f"{prefix}.bias"]):
+            raise ValueError(f"{prefix}.bias is not accepted with use_bias=False: expected zeros")
+    features = config.input_size
+    for layer in layers:
+        if not layer.built:
+            layer.build((None, None, features))
+        features = config.output_size
+    for prefix, cell in _cells(layers):
+        for variable, value in zip(cell.parameters, cell_from_spec(parameters, prefix), strict=False):
+            variable.assign(value)  # the bias is last, and left over where the cell has none
+
+
+def _cells(layers: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """What the names of an `RHNCell`'s tensors begin with, and the cell, in the order of `LayerConfig.cells`."""
+    number = 0
+    for layer in layers:
+        if isinstance(layer, keras.layers.Bidirectional):
+            for prefix, direction in (("", layer.forward_layer), (".reverse", layer.backward_layer)):
+                if direction.num_layers != 1:
+                    raise ValueError(
+                        f"num_layers={direction.num_layers} is not accepted within Bidirectional: expected one"
+                        " Bidirectional for each layer, of an RHN with num_layers=1"
+                    )
+                yield f"layers.{number}{prefix}", direction.cells[0]
+            number += 1
+        else:
+            for cell in layer.cells:
+                yield f"layers.{number}", cell
+                number += 1
+
+
+def _layer_config(layers: Sequence[Any], input_size: int) -> LayerConfig:
+    """What the layers are together.
+
+    Raises:
+        ValueError: they are not of one size and kind.
+    """
+    prefixes, cells = zip(*_cells(layers), strict=True)
+    directions = "both" if any(prefix.endswith(".reverse") for prefix in prefixes) else "forward"
+    num_layers = len(prefixes) // (2 if directions == "both" else 1)
+    options = {(cell.units, cell.recurrence_depth, cell.couple_gates) for cell in cells}
+    units, depth, couple_gates = next(iter(options))
+    config = LayerConfig(input_size, units, depth, num_layers, directions, couple_gates)
+    if len(options) > 1 or [cell.prefix for cell in config.cells()] != list(prefixes):
+        raise ValueError("layers of different sizes or directions are not accepted: expected all of one kind")
+    return config
+
+
+def _to_numpy(variable: Any) -> NDArray:
+    """A copy; bfloat16, which NumPy does not have, as float32."""
+    tensor = tf.convert_to_tensor(variable)
+    return np.array(tf.cast(tensor, tf.float32) if tensor.dtype == tf.bfloat16 else tensor)
 
 
 def _gates_to_columns(weight: NDArray) -> NDArray:

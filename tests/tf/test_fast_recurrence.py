@@ -50,13 +50,17 @@ def make_arguments(
 
 
 def outputs_and_gradients(
-    recurrence: Callable[..., tf.Tensor], arguments: list[NDArray], mask: NDArray | None, activation: str
+    recurrence: Callable[..., tf.Tensor],
+    arguments: list[NDArray],
+    mask: NDArray | None,
+    activation: str,
+    valid: NDArray | None = None,
 ) -> list[tf.Tensor]:
     """The outputs and the gradient of a weighted sum of them for every argument."""
     projected, state, biases, *weights = (tf.constant(a) for a in arguments)
     with tf.GradientTape() as tape:
         tape.watch([projected, state, biases, weights])
-        outputs = recurrence(projected, state, weights, biases, mask, activation)
+        outputs = recurrence(projected, state, weights, biases, mask, activation, valid=valid)
     d_outputs = tf.reshape(tf.linspace(-1.0, 1.0, outputs.shape.num_elements()), outputs.shape)
     sources = [projected, state, biases, *weights]
     return [outputs, *tape.gradient(outputs, sources, output_gradients=tf.cast(d_outputs, outputs.dtype))]
@@ -66,14 +70,16 @@ Compile = Callable[[Callable[[], list[tf.Tensor]]], Callable[[], list[tf.Tensor]
 
 
 def assert_fast_equals_plain(
-    kind: str, size: tuple[int, int, int], compile_with: Compile, recompute: bool = False
+    kind: str, size: tuple[int, int, int], compile_with: Compile, recompute: bool = False, valid: NDArray | None = None
 ) -> None:
     options = dict(KINDS[kind])
     activation = options.pop("activation", "tanh")
     arguments, mask = make_arguments(*size, **options)
     mask = None if mask is None else tf.constant(mask)
     fast, plain = (
-        compile_with(lambda recurrence=recurrence: outputs_and_gradients(recurrence, arguments, mask, activation))()
+        compile_with(
+            lambda recurrence=recurrence: outputs_and_gradients(recurrence, arguments, mask, activation, valid)
+        )()
         for recurrence in (partial(fast_recurrence, recompute=recompute), plain_recurrence)
     )
     for actual, expected in zip(fast, plain, strict=True):
@@ -133,6 +139,47 @@ def test_a_window_in_slices_equals_plain(compiled: bool, recompute: bool, monkey
         return tf.function(function, jit_compile=True) if compiled else function
 
     assert_fast_equals_plain("separate masks", (2, 6, 2), compile_with, recompute=recompute)
+
+
+# Holes, padding at either end, a row without a valid step.
+VALID = np.array([[1, 1, 0, 1, 0, 0], [0, 0, 1, 1, 1, 1], [0] * 6, [1] * 6], bool).T[:, :, None]  # (T, B, 1)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("in_slices", [False, True])
+@pytest.mark.parametrize("jit_compile", [None, True])
+def test_fast_equals_plain_where_states_are_held(
+    jit_compile: bool | None, in_slices: bool, recompute: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if in_slices:
+        monkeypatch.setattr(FAST_RECURRENCE, "_SLICE_ROWS", 8)  # of the 24 that there are
+
+    def compile_with(function: Callable[[], list[tf.Tensor]]) -> Callable[[], list[tf.Tensor]]:
+        return tf.function(function, jit_compile=True) if jit_compile else function
+
+    assert_fast_equals_plain("uncoupled, separate masks", (2, 6, 4), compile_with, recompute, tf.constant(VALID))
+
+
+def test_plain_holds_states() -> None:
+    (projected, state, biases, *weights), mask = make_arguments(2, 6, 4)
+    held = plain_recurrence(projected, state, weights, biases, mask, valid=tf.constant(VALID)).numpy()  # (T, B, H)
+    for row in range(4):
+        valid = VALID[:, row, 0]
+        alone = plain_recurrence(
+            projected[valid, row : row + 1], tf.constant(state[row : row + 1]), weights, biases, mask[:, row : row + 1]
+        )
+        steps = np.concatenate([state[row : row + 1], alone[:, 0]])  # the state, and what each valid step makes of it
+        np.testing.assert_allclose(held[:, row], steps[np.cumsum(valid)], atol=TOLERANCE)
+
+
+def test_an_unrolled_loop_changes_nothing() -> None:
+    arguments, mask = make_arguments(2, 3, 2)
+    plain, unrolled = (
+        outputs_and_gradients(partial(plain_recurrence, unroll=unroll), arguments, mask, "tanh")
+        for unroll in (False, True)
+    )
+    for actual, expected in zip(unrolled, plain, strict=True):
+        assert relative_error(actual, expected) < TOLERANCE
 
 
 @pytest.mark.parametrize("kind", ["shared mask", "uncoupled, separate masks"])

@@ -86,9 +86,9 @@ def of_the_process(request: pytest.FixtureRequest) -> Iterator[bool]:
 
 
 def compiles_in_tf32(precision: Precision) -> bool:
-    """Whether XLA may round the factors of a product that it compiles within `precision.switched()`."""
+    """Whether XLA may round the factors of a product that it compiles within `precision.products()`."""
     matrix = tf.ones((2, 2))
-    with precision.switched():
+    with precision.products():
         program = tf.function(precision.matmul, jit_compile=True).experimental_get_compiler_ir(matrix, matrix)
         return "operand_precision={highest,highest}" not in program(stage="hlo")
 

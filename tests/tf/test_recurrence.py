@@ -17,9 +17,9 @@ TOLERANCE = 1e-13  # relative, float64: the same sums in another order
 
 def test_a_micro_step_mixes_candidate_and_state() -> None:
     s, z = tf.constant([[0.5, -1.0]]), tf.constant([[0.0, 0.0, 0.0, 100.0]])  # (1, H), (1, 2 * H)
-    np.testing.assert_allclose(micro_step(s, z, "tanh"), [[0.25, 0.0]])  # half of s; nothing of it
+    np.testing.assert_allclose(micro_step(s, z, tf.tanh), [[0.25, 0.0]])  # half of s; nothing of it
     uncoupled = tf.concat([z, [[100.0, 100.0]]], axis=1)  # (1, 3 * H): all of s besides
-    np.testing.assert_allclose(micro_step(s, uncoupled, "sigmoid"), [[0.5 * 0.5 + 0.5, 0.5 - 1.0]])
+    np.testing.assert_allclose(micro_step(s, uncoupled, tf.sigmoid), [[0.5 * 0.5 + 0.5, 0.5 - 1.0]])
 
 
 @pytest.mark.parametrize("couple_gates", [True, False])
