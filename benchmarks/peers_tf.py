@@ -36,11 +36,11 @@ class NaiveRHN(tf.Module):
         outputs = tf.TensorArray(tf.float32, size=tokens.shape[1], element_shape=s.shape)
         for time in tf.range(tokens.shape[1]):
             x_now = x[:, time] * input_mask  # (B, E)
-            for level in range(len(self.recurrent_h)):
+            for step in range(len(self.recurrent_h)):
                 u = s * state_mask  # (B, H)
-                z_h = tf.matmul(u, self.recurrent_h[level]) + self.bias_h[level]  # (B, H)
-                z_t = tf.matmul(u, self.recurrent_t[level]) + self.bias_t[level]  # (B, H)
-                if level == 0:
+                z_h = tf.matmul(u, self.recurrent_h[step]) + self.bias_h[step]  # (B, H)
+                z_t = tf.matmul(u, self.recurrent_t[step]) + self.bias_t[step]  # (B, H)
+                if step == 0:
                     z_h, z_t = z_h + tf.matmul(x_now, self.input_h), z_t + tf.matmul(x_now, self.input_t)
                 h, t = tf.tanh(z_h), tf.sigmoid(z_t)  # (B, H)
                 s = h * t + s * (1 - t)  # (B, H)
@@ -133,11 +133,11 @@ def matmul_step(shape: Shape) -> Step:
     top, logits = tf.random.normal((rows, hidden)), tf.random.normal((rows, vocab_size))
 
     def over_time(product: Callable[[tf.Tensor, int], tf.Tensor], result_size: int) -> list[tf.Tensor]:
-        """The products of the last time step, per level; those of the others are made and overwritten."""
+        """The products of the last time step, per micro-step; those of the others are made and overwritten."""
         start = (tf.constant(0), [tf.zeros((batch_size, result_size))] * depth)
         _, results = tf.while_loop(
             lambda time, _: time < length,
-            lambda time, _: (time + 1, [product(time, level) for level in range(depth)]),
+            lambda time, _: (time + 1, [product(time, step) for step in range(depth)]),
             start,
             maximum_iterations=length,
         )
@@ -160,13 +160,13 @@ def matmul_step(shape: Shape) -> Step:
         return [
             tf.matmul(embedded, input_weight),
             *over_time(
-                lambda time, level: tf.matmul(states[level][time], transposed_weights[level], transpose_b=True), width
+                lambda time, step: tf.matmul(states[step][time], transposed_weights[step], transpose_b=True), width
             ),
             tf.matmul(top, softmax_weight, transpose_b=True),
             tf.matmul(logits, softmax_weight),
             tf.matmul(logits, top, transpose_a=True),
             *over_time(
-                lambda time, level: tf.matmul(gates[level][time], recurrent_weights[level], transpose_b=True), hidden
+                lambda time, step: tf.matmul(gates[step][time], recurrent_weights[step], transpose_b=True), hidden
             ),
             *(
                 tf.matmul(tf.reshape(state, (rows, hidden)), gate, transpose_a=True)

@@ -10,8 +10,9 @@
 
 from rhn_tf import _command_line, _keras_backend  # noqa: F401  first: nothing else can be imported if they raise
 from rhn_tf.cell import RHNCell
+from rhn_tf.fast_recurrence import fast_recurrence
 from rhn_tf.layer import RHN
 from rhn_tf.model import RHNLanguageModel
-from rhn_tf.recurrence import fast_recurrence, plain_recurrence
+from rhn_tf.recurrence import plain_recurrence
 
 __all__ = ["RHN", "RHNCell", "RHNLanguageModel", "fast_recurrence", "plain_recurrence"]

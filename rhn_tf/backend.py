@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -12,13 +13,19 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from rhn.backend import State, check_precision
-from rhn.spec.arguments import check_choice, check_masks, check_state, check_targets, check_tokens
+from rhn.port_tools import Window, check_window, choose_device
+from rhn.spec.arguments import check_choice
 from rhn.spec.config import RHNConfig
-from rhn.spec.masks import NO_MASKS, VariationalMasks
+from rhn.spec.layers import LayerConfig
+from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
+from rhn_tf.layer_backend import TensorFlowLayer
+from rhn_tf.loss import cross_entropy
 from rhn_tf.model import RHNLanguageModel
+from rhn_tf.precision import Precision
 from rhn_tf.update import Update
+from rhn_tf.weights import mask_tensors, to_spec
 
 _DTYPES = ("float32", "float64")
 
@@ -33,7 +40,7 @@ class TensorFlowModel:
         dtype: str,
         device: str,
         optimizer: Optimizer,
-        matmul_dtype: str | None,
+        precision: Precision,
         recompute: bool,
     ) -> None:
         self.config = config
@@ -41,9 +48,14 @@ class TensorFlowModel:
         self._dtype = dtype
         self._device = device
         self._optimizer = optimizer
+        self._precision = precision
         with tf.device(device):
-            recurrence = "recompute" if recompute else "fast"
-            self.module = RHNLanguageModel(config, recurrence=recurrence, matmul_dtype=matmul_dtype, dtype=dtype)
+            self.module = RHNLanguageModel(
+                config,
+                recurrence="recompute" if recompute else "fast",
+                matmul_dtype=precision.matmul_dtype,
+                dtype=dtype,
+            )
             self.module.build((None, None))
             self.last_grad_norm: Any = tf.zeros((), dtype)
         # XLA makes one program of each of these per shape of the window and kind of masks. It would make another one
@@ -60,8 +72,9 @@ class TensorFlowModel:
     def forward(
         self, tokens: ArrayLike, state: State | None = None, masks: VariationalMasks | None = None
     ) -> tuple[NDArray, list[NDArray]]:
-        with tf.device(self._device):
-            logits, new_state = self._call_forward(*self._window(tokens, state, masks))
+        with self._in_place():
+            window = self._window(tokens, None, state, masks)
+            logits, new_state = self._call_forward(window.tokens, window.state, window.masks)
         return self.to_numpy(logits), [self.to_numpy(s) for s in new_state]
 
     def gradients(
@@ -72,11 +85,11 @@ class TensorFlowModel:
         masks: VariationalMasks | None = None,
         weight_decay: float = 0.0,
     ) -> tuple[float, dict[str, NDArray], list[NDArray]]:
-        with tf.device(self._device):
+        with self._in_place():
             loss, gradients, new_state = self._call_gradients(
-                self._targets(targets, tokens), *self._window(tokens, state, masks), self._scalar(weight_decay)
+                *self._window(tokens, targets, state, masks), self._scalar(weight_decay)
             )
-        return float(loss), self.module.to_contract(gradients), [self.to_numpy(s) for s in new_state]
+        return float(loss), to_spec(self.config, gradients), [self.to_numpy(s) for s in new_state]
 
     def train_step(
         self,
@@ -88,11 +101,10 @@ class TensorFlowModel:
         weight_decay: float,
         max_grad_norm: float,
     ) -> tuple[Any, list[Any]]:
-        with tf.device(self._device):
-            loss, self.last_grad_norm, new_state = self._call_train_step(
-                self._targets(targets, tokens),
-                *self._window(tokens, state, masks),
-                *(self._scalar(value) for value in (weight_decay, learning_rate, max_grad_norm)),
+        rates = (learning_rate, weight_decay, max_grad_norm)
+        with self._in_place():
+            loss, new_state, self.last_grad_norm = self._call_train_step(
+                *self._window(tokens, targets, state, masks), *map(self._scalar, rates)
             )
         return loss, new_state
 
@@ -105,8 +117,8 @@ class TensorFlowModel:
     def log_likelihoods(
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
     ) -> tuple[Any, list[Any]]:
-        with tf.device(self._device):
-            return self._call_log_likelihoods(self._targets(targets, tokens), *self._window(tokens, state, masks))
+        with self._in_place():
+            return self._call_log_likelihoods(*self._window(tokens, targets, state, masks))
 
     def parameters(self) -> dict[str, NDArray]:
         return self.module.export_parameters()
@@ -118,11 +130,8 @@ class TensorFlowModel:
         return self._update.state()
 
     def load_optimizer_state(self, state: OptimizerState) -> None:
-        parameters = [variable.value for variable in self.module.trainable_variables]
         with tf.device(self._device):
-            self._update = Update(
-                self._optimizer, parameters, state, self.module.from_contract, self.module.to_contract
-            )
+            self._update = Update(self._optimizer, self.config, self._parameters(), state)
         # The update itself is not compiled by XLA; see `Update`.
         self._call_train_step = tf.function(self._train_step, reduce_retracing=True)
 
@@ -142,66 +151,68 @@ class TensorFlowModel:
         return logits, new_state
 
     def _log_likelihoods(
-        self, targets: tf.Tensor, tokens: tf.Tensor, state: list[tf.Tensor], masks: VariationalMasks
+        self, tokens: tf.Tensor, targets: tf.Tensor, state: list[tf.Tensor], masks: VariationalMasks
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """(B, T) in nats; and the state after the window."""
         logits, new_state = self._compiled_forward(tokens, state, masks)  # (B, T, V)
-        return -tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits), new_state
+        return -cross_entropy(logits, targets), new_state
 
     def _gradients(
         self,
-        targets: tf.Tensor,
         tokens: tf.Tensor,
+        targets: tf.Tensor,
         state: list[tf.Tensor],
         masks: VariationalMasks,
         weight_decay: tf.Tensor,
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-        """Loss, gradients in the order of `module.trainable_variables`, and the state after the window."""
-        parameters = [variable.value for variable in self.module.trainable_variables]
+        """Loss, gradients in the order of `module.parameters`, and the state after the window."""
+        parameters = self._parameters()
         with tf.GradientTape() as tape:
             logits, new_state = self._forward(tokens, state, masks)  # (B, T, V)
-            nll = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)  # (B, T)
+            nll = cross_entropy(logits, targets)  # (B, T)
             loss = tf.reduce_sum(tf.reduce_mean(nll, axis=0))  # summed over time
         gradients = tape.gradient(loss, parameters)
         return loss, [g + weight_decay * p for g, p in zip(gradients, parameters, strict=True)], new_state
 
     def _train_step(
         self,
-        targets: tf.Tensor,
         tokens: tf.Tensor,
+        targets: tf.Tensor,
         state: list[tf.Tensor],
         masks: VariationalMasks,
-        weight_decay: tf.Tensor,
         learning_rate: tf.Tensor,
+        weight_decay: tf.Tensor,
         max_grad_norm: tf.Tensor,
-    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
+        """Loss, the state after the window, and the norm of the gradients."""
         in_loss = tf.zeros_like(weight_decay) if self._optimizer.decoupled_weight_decay else weight_decay
-        loss, gradients, new_state = self._compiled_gradients(targets, tokens, state, masks, in_loss)
+        loss, gradients, new_state = self._compiled_gradients(tokens, targets, state, masks, in_loss)
         norm = self._update(gradients, learning_rate, weight_decay, max_grad_norm)
-        return loss, norm, new_state
+        return loss, new_state, norm
+
+    def _parameters(self) -> list[tf.Variable]:
+        return [variable.value for variable in self.module.parameters]
 
     # From what a caller has to tensors on the device.
 
+    @contextmanager
+    def _in_place(self) -> Iterator[None]:
+        """On the model's device, in its precision."""
+        with tf.device(self._device), self._precision.products():
+            yield
+
     def _window(
-        self, tokens: ArrayLike, state: State | None, masks: VariationalMasks | None
-    ) -> tuple[tf.Tensor, list[tf.Tensor], VariationalMasks]:
-        tokens = check_tokens("tokens", tokens, self.config.vocab_size)
-        masks = NO_MASKS if masks is None else masks
-        check_masks(self.config, masks, *tokens.shape)
-        state = self.zero_state(len(tokens)) if state is None else self._check_state(state, len(tokens))
-        masks = tf.nest.map_structure(lambda mask: None if mask is None else self._tensor(mask), masks)
-        return tf.constant(tokens, tf.int32), state, masks
-
-    def _targets(self, targets: ArrayLike, tokens: ArrayLike) -> tf.Tensor:
-        return tf.constant(check_targets(targets, np.shape(tokens), self.config.vocab_size), tf.int32)
-
-    def _check_state(self, state: State, batch_size: int) -> list[tf.Tensor]:
-        tensors = [self._tensor(s) for s in state]
-        check_state(self.config, tensors, batch_size)
-        return tensors
-
-    def _tensor(self, array: Any) -> tf.Tensor:
-        return array if tf.is_tensor(array) else tf.constant(np.asarray(array, dtype=self._dtype))
+        self, tokens: ArrayLike, targets: ArrayLike | None, state: State | None, masks: VariationalMasks | None
+    ) -> Window:
+        if state is not None:
+            state = [s if tf.is_tensor(s) else tf.constant(np.asarray(s, self._dtype)) for s in state]
+        tokens, targets = check_window(self.config, tokens, targets, state, masks)
+        return Window(
+            tf.constant(tokens, tf.int32),
+            None if targets is None else tf.constant(targets, tf.int32),
+            self.zero_state(len(tokens)) if state is None else state,
+            mask_tensors(masks, self._dtype),
+        )
 
     def _scalar(self, value: float) -> tf.Tensor:
         return tf.constant(value, self._dtype)
@@ -226,11 +237,16 @@ class TensorFlowBackend:
         check_precision(precision, dtype)
         let_gpu_memory_grow()
         device = find_device(device)
-        # A switch of the whole process: TensorFlow has none for a model. On is its own choice, and not float32.
-        tf.config.experimental.enable_tensor_float_32_execution(precision != "float32")
-        # On a CPU without bfloat16 units XLA takes 1.05 times as long for it as for float32 (H 200, L 5, B 20, T 35).
-        matmul_dtype = "bfloat16" if precision == "bf16" and "GPU" in device else None
-        return TensorFlowModel(config, parameters, dtype, device, optimizer, matmul_dtype, recompute)
+        return TensorFlowModel(
+            config, parameters, dtype, device, optimizer, Precision.on_device(precision, device), recompute
+        )
+
+    def build_layer(
+        self, config: LayerConfig, parameters: Mapping[str, NDArray], dtype: str = "float32", device: str | None = None
+    ) -> TensorFlowLayer:
+        check_choice("dtype", dtype, _DTYPES)
+        let_gpu_memory_grow()
+        return TensorFlowLayer(config, parameters, dtype, find_device(device))
 
     def describe(self) -> dict[str, str]:
         let_gpu_memory_grow()
@@ -245,12 +261,8 @@ def find_device(device: str | None) -> str:
     Raises:
         ValueError: there is no such device.
     """
-    accepted = ["cpu", *(["gpu"] if tf.config.list_physical_devices("GPU") else [])]
-    if device is None:
-        device = accepted[-1]
-    if device not in accepted:
-        raise ValueError(f"device={device!r} is not available: there is {', '.join(accepted)}")
-    return f"/device:{device.upper()}:0"
+    available = ["cpu", *(["gpu"] if tf.config.list_physical_devices("GPU") else [])]
+    return f"/device:{choose_device(device, available).upper()}:0"
 
 
 def let_gpu_memory_grow() -> None:

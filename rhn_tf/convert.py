@@ -7,8 +7,8 @@ Their program is `rhn_train.py` of jzilly/RecurrentHighwayNetworks (2017). It sa
 
     model/embedding                          (V, E)
     model/RHN{layer}/h_0/Linear/Matrix       (E_i + H, H)   input rows, then recurrent rows; t_0 likewise
-    model/RHN{layer}/h_{level}/Linear/Matrix (H, H)         level > 0; t_{level} likewise
-    model/RHN{layer}/h_{level}/Linear/Bias   (H,)           t_{level} likewise
+    model/RHN{layer}/h_{micro_step}/Linear/Matrix (H, H)         micro-steps > 0; t_{micro_step} likewise
+    model/RHN{layer}/h_{micro_step}/Linear/Bias   (H,)           t_{micro_step} likewise
     model/softmax_w                          (H, V)         only if not tied
     model/softmax_b                          (V,)
     model/Variable                           ()             the learning rate
@@ -79,7 +79,7 @@ def convert_variables(variables: Mapping[str, NDArray]) -> tuple[RHNConfig, Para
 
 
 def _infer_config(weights: Mapping[str, NDArray]) -> RHNConfig:
-    """Sizes from shapes, numbers of layers and levels from names; what does not fit is found by `_check_weights`."""
+    """Sizes from shapes, numbers of layers and micro-steps from names; `_check_weights` finds what does not fit."""
     embedding = weights.get("model/embedding")  # (V, E)
     bias = weights.get("model/RHN0/h_0/Linear/Bias")  # (H,)
     if embedding is None or embedding.ndim != 2 or bias is None or bias.ndim != 1:
@@ -123,11 +123,11 @@ def _shapes(config: RHNConfig) -> dict[str, tuple[int, ...]]:
     hidden = config.hidden_size
     shapes: dict[str, tuple[int, ...]] = {"model/embedding": (config.vocab_size, config.embedding_width)}
     for layer in range(config.num_layers):
-        for level in range(config.recurrence_depth):
+        for micro_step in range(config.recurrence_depth):
             for gate in config.gates:
-                rows = hidden + config.input_size(layer) if level == 0 else hidden
-                shapes[_name(layer, gate, level, "Matrix")] = (rows, hidden)
-                shapes[_name(layer, gate, level, "Bias")] = (hidden,)
+                rows = hidden + config.input_size(layer) if micro_step == 0 else hidden
+                shapes[_name(layer, gate, micro_step, "Matrix")] = (rows, hidden)
+                shapes[_name(layer, gate, micro_step, "Bias")] = (hidden,)
     if not config.tie_weights:
         shapes["model/softmax_w"] = (hidden, config.vocab_size)
     shapes["model/softmax_b"] = (config.vocab_size,)
@@ -135,11 +135,11 @@ def _shapes(config: RHNConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _to_parameters(config: RHNConfig, weights: Mapping[str, NDArray]) -> Parameters:
-    gates, levels = config.gates, range(config.recurrence_depth)
+    gates, micro_steps = config.gates, range(config.recurrence_depth)
     parameters = {"embedding": weights["model/embedding"]}
     for layer in range(config.num_layers):
-        # Per level and gate (E_i + H, H) at level 0, (H, H) above it.
-        matrices = [[weights[_name(layer, gate, level, "Matrix")] for gate in gates] for level in levels]
+        # Per micro-step and gate (E_i + H, H) at the first micro-step, (H, H) after it.
+        matrices = [[weights[_name(layer, gate, step, "Matrix")] for gate in gates] for step in micro_steps]
         inputs = config.input_size(layer)
         parameters[f"layers.{layer}.input_weight"] = np.stack(
             [matrix[:inputs] for matrix in matrices[0]]
@@ -147,7 +147,7 @@ def _to_parameters(config: RHNConfig, weights: Mapping[str, NDArray]) -> Paramet
         matrices[0] = [matrix[inputs:] for matrix in matrices[0]]  # (H, H) each
         parameters[f"layers.{layer}.recurrent_weight"] = np.array(matrices)  # (L, G, H, H)
         parameters[f"layers.{layer}.bias"] = np.array(
-            [[weights[_name(layer, gate, level, "Bias")] for gate in gates] for level in levels]
+            [[weights[_name(layer, gate, step, "Bias")] for gate in gates] for step in micro_steps]
         )  # (L, G, H)
     if not config.tie_weights:
         parameters["softmax.weight"] = weights["model/softmax_w"]
@@ -155,9 +155,9 @@ def _to_parameters(config: RHNConfig, weights: Mapping[str, NDArray]) -> Paramet
     return parameters
 
 
-def _name(layer: int, gate: str, level: int, kind: str) -> str:
+def _name(layer: int, gate: str, micro_step: int, kind: str) -> str:
     """Name of a "Matrix" or "Bias" in the authors' program."""
-    return f"model/RHN{layer}/{gate}_{level}/Linear/{kind}"
+    return f"model/RHN{layer}/{gate}_{micro_step}/Linear/{kind}"
 
 
 def _metadata(config: RHNConfig, vocabulary: Any, data_options: Mapping[str, Any]) -> dict[str, Any]:

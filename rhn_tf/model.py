@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from rhn.checkpoint import CheckpointError, load_checkpoint
 from rhn.spec.config import RHNConfig
-from rhn.spec.masks import NO_MASKS, VariationalMasks
-from rhn.spec.parameters import check_parameters
+from rhn.spec.masks import VariationalMasks
+from rhn.spec.parameters import check_parameters, parameter_shapes
 from rhn_tf.layer import RHN
-from rhn_tf.recurrence import product
+from rhn_tf.precision import Precision
+from rhn_tf.weights import from_spec, mask_tensors, to_spec
 
 _OPTIONS_OF_RHN = ("recurrence", "init_scale", "transform_bias", "matmul_dtype")
 
@@ -23,9 +25,12 @@ _OPTIONS_OF_RHN = ("recurrence", "init_scale", "transform_bias", "matmul_dtype")
 class RHNLanguageModel(keras.Model):
     """Language model of Zilly et al., arXiv 1607.03474, section 5.
 
+    `fit` and `evaluate` with one loss score the logits; Keras takes the mean over the window as well.
+
     Args:
         config: the architecture.
         recurrence, init_scale, transform_bias, matmul_dtype: see `RHN`. The softmax projection is a matrix product too.
+        return_state: give the last state of every layer beside the logits.
         kwargs: of `keras.Model`; `dtype` may be a policy such as "mixed_bfloat16".
 
     Attributes:
@@ -33,6 +38,7 @@ class RHNLanguageModel(keras.Model):
         rhn: the `RHN` between embedding and softmax.
         softmax_weight: (H, V), or None if tied.
         softmax_bias: (V,).
+        precision: of the softmax's product; the cells hold that of their own.
     """
 
     def __init__(
@@ -43,11 +49,15 @@ class RHNLanguageModel(keras.Model):
         init_scale: float = 0.04,
         transform_bias: float = -2.0,
         matmul_dtype: str | None = None,
+        return_state: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.config = config
         self.init_scale = init_scale
+        self.return_state = return_state
+        self.input_spec = keras.layers.InputSpec(ndim=2)
+        self.precision = Precision(matmul_dtype)
         self.rhn = RHN(
             config.hidden_size,
             config.recurrence_depth,
@@ -64,6 +74,25 @@ class RHNLanguageModel(keras.Model):
             name="rhn",
         )
 
+    @classmethod
+    def from_checkpoint(cls, path: str | os.PathLike[str], **options: Any) -> RHNLanguageModel:
+        """The model of a checkpoint that a run in any backend has written, best or last.
+
+        Args:
+            path: of the file.
+            options: of the model, all but `config`.
+
+        Raises:
+            CheckpointError: the file is not a checkpoint of a language model.
+        """
+        tensors, metadata = load_checkpoint(path)
+        if "config" not in metadata:
+            raise CheckpointError(f"{path} holds no language model of this collection")
+        model = cls(RHNConfig(**metadata["config"]), **options)
+        names = parameter_shapes(model.config)  # the last checkpoint of a run holds states and the like as well
+        model.load_parameters({name: tensor for name, tensor in tensors.items() if name in names})
+        return model
+
     def build(self, tokens_shape: tuple[int | None, ...]) -> None:
         """Make the parameters for tokens (B, T)."""
         config = self.config
@@ -76,75 +105,70 @@ class RHNLanguageModel(keras.Model):
 
     def call(
         self, tokens: tf.Tensor, state: Sequence[tf.Tensor] | None = None, masks: VariationalMasks | None = None
-    ) -> tuple[tf.Tensor, ...]:
+    ) -> Any:
         """Logits (B, T, V) of the next token at every position, and per layer the state (B, H) after the window.
 
-        One flat tuple, `logits, *state = model(tokens)`, as Keras' recurrent layers and SavedModel have it.
+        One flat tuple, `logits, *state = model(tokens)`, as Keras' recurrent layers and SavedModel have it; the logits
+        alone if not `return_state`.
 
         Args:
             tokens: (B, T) integers below V.
             state: per layer (B, H) before the window; None is zero.
             masks: of tensors or NumPy arrays; None drops nothing.
         """
-        masks = NO_MASKS if masks is None else VariationalMasks(*masks)
+        masks = mask_tensors(masks, self.compute_dtype)
         tokens = tf.cast(tokens, tf.int32)  # Keras exports a model's inputs as floats where it is not told otherwise
         x = tf.gather(self.embedding, tokens)  # (B, T, E)
         if masks.embedding is not None:
-            x *= tf.cast(masks.embedding, x.dtype)[:, :, tf.newaxis]
+            x *= masks.embedding[:, :, tf.newaxis]
         top, *new_state = self.rhn(x, initial_state=state, masks=masks)  # (B, T, H), per layer (B, H)
         if masks.output is not None:
-            top *= tf.cast(masks.output, top.dtype)[:, tf.newaxis]
+            top *= masks.output[:, tf.newaxis]
         logits = self._softmax_projection(tf.reshape(top, (-1, top.shape[-1])))  # (B*T, V)
         logits = tf.reshape(logits, (*tf.unstack(tf.shape(tokens)), self.config.vocab_size))  # (B, T, V)
-        return logits, *new_state
+        return (logits, *new_state) if self.return_state else logits
+
+    def compute_output_shape(self, tokens_shape: tuple[int | None, ...], state_shape: Any = None) -> tuple[Any, ...]:
+        """Shapes of what `call` returns."""
+        logits = (*tokens_shape, self.config.vocab_size)
+        state = [(tokens_shape[0], self.config.hidden_size)] * self.config.num_layers
+        return (logits, *state) if self.return_state else logits
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """As Keras has it, of the logits alone if there is one target."""
+        return super().compute_loss(x, y, self._scored(y, y_pred), sample_weight, training)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """As Keras has it, of the logits alone if there is one target."""
+        return super().compute_metrics(x, y, self._scored(y, y_pred), sample_weight)
+
+    @property
+    def parameters(self) -> list[keras.Variable]:
+        """Every trained variable: embedding, softmax, and layer by layer those of the cell."""
+        softmax = [self.softmax_bias] if self.softmax_weight is None else [self.softmax_weight, self.softmax_bias]
+        return [self.embedding, *softmax, *(variable for cell in self.rhn.cells for variable in cell.parameters)]
 
     def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
-        """Copy in the tensors of `rhn.spec.parameters`.
+        """Copy in the tensors of `rhn.spec.parameters`; a model that is not built yet becomes so.
 
         Raises:
             ValueError: they do not fit the configuration.
         """
         check_parameters(self.config, parameters)
-        for variable, value in zip(self.trainable_variables, self.from_contract(parameters), strict=True):
+        if not self.built:
+            self.build((None, None))
+        for variable, value in zip(self.parameters, from_spec(self.config, parameters), strict=True):
             variable.assign(value)
 
     def export_parameters(self) -> dict[str, NDArray]:
         """Copies of the parameters, by the names and in the shapes of `rhn.spec.parameters`."""
-        return self.to_contract([variable.value for variable in self.trainable_variables])
-
-    def from_contract(self, tensors: Mapping[str, NDArray]) -> list[NDArray]:
-        """Tensors named and shaped as in `rhn.spec.parameters`, in the shapes and order of `trainable_variables`."""
-        value_of = {self.embedding.path: tensors["embedding"], self.softmax_bias.path: tensors["softmax.bias"]}
-        if self.softmax_weight is not None:
-            value_of[self.softmax_weight.path] = tensors["softmax.weight"]
-        for i, cell in enumerate(self.rhn.cells):
-            value_of[cell.input_weight.path] = _gates_to_columns(tensors[f"layers.{i}.input_weight"])
-            recurrent = tensors[f"layers.{i}.recurrent_weight"]  # (L, G, H, H)
-            for variable, weight in zip(cell.recurrent_weights, recurrent, strict=True):
-                value_of[variable.path] = _gates_to_columns(weight)
-            bias = tensors[f"layers.{i}.bias"]  # (L, G, H)
-            value_of[cell.bias.path] = bias.reshape(len(bias), -1)
-        return [value_of[variable.path] for variable in self.trainable_variables]
-
-    def to_contract(self, tensors: Sequence[tf.Tensor]) -> dict[str, NDArray]:
-        """Inverse of `from_contract`, for the parameters and whatever has their shapes, such as gradients; copies."""
-        gates = self.config.num_gates
-        array_of = {v.path: tensor.numpy() for v, tensor in zip(self.trainable_variables, tensors, strict=True)}
-        named = {"embedding": array_of[self.embedding.path]}
-        for i, cell in enumerate(self.rhn.cells):
-            named[f"layers.{i}.input_weight"] = _columns_to_gates(array_of[cell.input_weight.path], gates)
-            named[f"layers.{i}.recurrent_weight"] = np.stack(
-                [_columns_to_gates(array_of[weight.path], gates) for weight in cell.recurrent_weights]
-            )
-            named[f"layers.{i}.bias"] = array_of[cell.bias.path].reshape(cell.recurrence_depth, gates, -1)
-        if self.softmax_weight is not None:
-            named["softmax.weight"] = array_of[self.softmax_weight.path]
-        named["softmax.bias"] = array_of[self.softmax_bias.path]
-        return {name: np.array(array) for name, array in named.items()}
+        return to_spec(self.config, self.parameters)
 
     def get_config(self) -> dict[str, Any]:
         """Everything that `from_config` needs."""
-        options = {name: getattr(self.rhn, name) for name in _OPTIONS_OF_RHN}
+        options = {name: getattr(self.rhn, name) for name in _OPTIONS_OF_RHN} | {"return_state": self.return_state}
         return super().get_config() | {"config": self.config.to_dict()} | options
 
     @classmethod
@@ -156,19 +180,12 @@ class RHNLanguageModel(keras.Model):
         initializer = keras.initializers.RandomUniform(-self.init_scale, self.init_scale)
         return self.add_weight(shape=shape, initializer=initializer, name=name)
 
+    def _scored(self, y: Any, y_pred: Any) -> Any:
+        """What is compared with the targets `y`: a target for each output, or one for the logits."""
+        return y_pred[0] if self.return_state and not isinstance(y, list | tuple) else y_pred
+
     def _softmax_projection(self, top: tf.Tensor) -> tf.Tensor:
         """(rows, H) to (rows, V)."""
-        matmul_dtype = self.rhn.matmul_dtype
         if self.softmax_weight is None:
-            return product(top, self.embedding, matmul_dtype, transpose_b=True) + self.softmax_bias
-        return product(top, self.softmax_weight, matmul_dtype) + self.softmax_bias
-
-
-def _gates_to_columns(weight: NDArray) -> NDArray:
-    """(G, features, H) of the contract to (features, G*H)."""
-    return np.concatenate(weight, axis=1)
-
-
-def _columns_to_gates(weight: NDArray, num_gates: int) -> NDArray:
-    """(features, G*H) to (G, features, H) of the contract."""
-    return np.stack(np.split(weight, num_gates, axis=1))
+            return self.precision.matmul(top, self.embedding, transpose_b=True) + self.softmax_bias
+        return self.precision.matmul(top, self.softmax_weight) + self.softmax_bias

@@ -1,113 +1,48 @@
-"""One RHN layer's recurrence over a window (Zilly et al., arXiv 1607.03474, equations 6 to 9).
+"""One RHN layer's recurrence over a window (Zilly et al., arXiv 1607.03474, equations 6 to 9; SPEC.md 2.2 to 2.6),
+written for reading. `fast_recurrence.py` computes the same, faster.
 
-Both functions take the input projection of all time steps and compute the same result. `fast_recurrence` has a
-hand-written backward; `plain_recurrence` leaves it to TensorFlow, and so has derivatives of any order.
-
-Both are a `tf.while_loop` over time with the micro-steps unrolled inside, and run eagerly, in a `tf.function` and with
-`jit_compile=True`. XLA is where they are fast, on the CPU too: its matrix products are no slower in a loop than
-TensorFlow's own are outside, and it fuses everything between two of them. So nothing here is arranged to save
-elementwise operations: what the backward needs of a micro-step is computed when it is needed, not in bulk.
-
-Shapes: T time, B batch, H hidden, L micro-steps, G gates (2: h, t with c = 1 - t; 3: h, t, c), M masks (1 or G).
+Shapes: T time, B batch, E input features, H hidden units, L micro-steps, G gates (2: h, t with c = 1 - t; 3: h, t, c),
+M masks (1: all gates share it; G: one per gate).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import tensorflow as tf
 
-from rhn.port_tools import steps_per_slice
+from rhn_tf.precision import UNROUNDED, Precision
 
-_ACTIVATION: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
-    "tanh": tf.tanh,
-    "sigmoid": tf.sigmoid,
-    "relu": tf.nn.relu,
-}
-# Derivative of each activation, as a function of its value h.
-_SLOPE: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
-    "tanh": lambda h: 1 - h * h,
-    "sigmoid": lambda h: h * (1 - h),
-    "relu": lambda h: tf.cast(h > 0, h.dtype),
-}
-
-# Rows (time x batch) that the backward treats at a time, at least. Enough to keep the weight gradients' matrix products
-# efficient; few enough that its buffers stay small beside what the forward saved.
-_SLICE_ROWS = 1024
-# Rows that make up for transposing the weights.
-_ROWS_WORTH_A_TRANSPOSE = 500
-
-_NO_SECOND_DERIVATIVE = "fast_recurrence has no second derivative: use plain_recurrence (recurrence='plain')"
+ACTIVATION: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {"tanh": tf.tanh, "sigmoid": tf.sigmoid, "relu": tf.nn.relu}
 
 
-def fast_recurrence(
+def micro_step(s: tf.Tensor, z: tf.Tensor, activation: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """The state after one micro-step (B, H), from the state s before it and the gates' arguments z (B, G*H)."""
+    z_h, z_t, *z_c = tf.split(z, z.shape[-1] // s.shape[-1], axis=-1)  # (B, H) each
+    h, t = activation(z_h), tf.sigmoid(z_t)  # (B, H)
+    c = tf.sigmoid(z_c[0]) if z_c else 1 - t  # (B, H)
+    return h * t + s * c  # the carried s is never masked
+
+
+def time_step(
+    s: tf.Tensor,
     projected: tf.Tensor,
-    state: tf.Tensor,
     recurrent_weights: Sequence[tf.Tensor],
     biases: tf.Tensor,
     state_mask: tf.Tensor | None = None,
     activation: str = "tanh",
-    recompute: bool = False,
-    matmul_dtype: str | None = None,
+    precision: Precision = UNROUNDED,
 ) -> tf.Tensor:
-    """States after every time step of a window, with a hand-written backward.
+    """The state after one time step (B, H): L micro-steps from the state s (B, H), the first with the input.
 
-    The backward does one elementwise update and one matrix product per micro-step, then computes each weight's gradient
-    as one matrix product over time and batch; long windows in slices of time.
-
-    Args:
-        projected: (T, B, G*H) masked input times input weight.
-        state: (B, H) before the window.
-        recurrent_weights: L matrices (H, G*H), one block of H columns per gate, as Keras' `recurrent_kernel`.
-        biases: (L, G*H).
-        state_mask: (M, B, H) constant over time and micro-steps, or None. Its gradient is None.
-        activation: of the candidate h; "tanh", "sigmoid" or "relu".
-        recompute: keep `projected` and the states for the backward but no gates, and compute these anew there: exact,
-            in less memory and a little more time.
-        matmul_dtype: of the factors of matrix products, such as "bfloat16"; everything else, and their results, are of
-            the arguments' dtype. None is that dtype as well.
-
-    Returns:
-        (T, B, H).
-
-    Raises:
-        LookupError: a second derivative is asked for.
+    `projected` (B, G*H) is the masked input times the input weight; for the rest see `plain_recurrence`.
     """
-
-    @tf.custom_gradient
-    def recurrence(
-        projected: tf.Tensor, state: tf.Tensor, biases: tf.Tensor, *weights: tf.Tensor
-    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
-        length = tf.shape(projected)[0]
-        rows = projected.shape[:2].num_elements()  # T*B, None if unknown
-        recurrent = [_RecurrentProjection(weight, state_mask, matmul_dtype, rows) for weight in weights]
-        offsets = tf.unstack(biases)  # per level (G*H,)
-        projected = projected + offsets[0]  # (T, B, G*H)
-
-        def micro_step(level: int, time: tf.Tensor, s: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            offset = projected[time] if level == 0 else offsets[level]  # (B, G*H) or (G*H,)
-            return _micro_step(recurrent[level].forward(s) + offset, s, activation)  # (B, H), (B, G*H)
-
-        ends, gates = _forward(micro_step, state, recurrent, length, keep_gates=not recompute)
-        outputs = ends[-1]  # (T, B, H)
-
-        def gates_at(level: int, time: tf.Tensor, s: tf.Tensor) -> tf.Tensor:
-            # Recomputed step by step, too: one product per level for all time steps is no faster here, and brings back
-            # the very arrays that were not to be kept.
-            return micro_step(level, time, s)[1] if recompute else gates[level][time]  # (B, G*H)
-
-        def gradient(d_outputs: tf.Tensor) -> list[tf.Tensor]:
-            before = tf.concat([state[tf.newaxis], outputs[:-1]], axis=0)  # (T, B, H)
-            starts = [before, *ends[:-1]]  # per level (T, B, H)
-            gradients = _backward_in_slices(d_outputs, starts, gates_at, recurrent, activation)
-            return [tf.raw_ops.PreventGradient(input=g, message=_NO_SECOND_DERIVATIVE) for g in gradients]
-
-        return outputs, gradient
-
-    # Tensors, because a custom gradient treats variables apart.
-    outputs = recurrence(projected, state, *map(tf.convert_to_tensor, (biases, *recurrent_weights)))
-    return tf.ensure_shape(outputs, (projected.shape[0], *state.shape))  # the loop has forgotten the length
+    for step, (weight, bias) in enumerate(zip(recurrent_weights, tf.unstack(biases), strict=True)):
+        z = masked_linear(s, weight, state_mask, precision) + bias  # (B, G*H)
+        if step == 0:
+            z += projected
+        s = micro_step(s, z, ACTIVATION[activation])  # (B, H)
+    return s
 
 
 def plain_recurrence(
@@ -117,41 +52,46 @@ def plain_recurrence(
     biases: tf.Tensor,
     state_mask: tf.Tensor | None = None,
     activation: str = "tanh",
-    matmul_dtype: str | None = None,
+    precision: Precision = UNROUNDED,
+    valid: tf.Tensor | None = None,
+    unroll: bool = False,
 ) -> tf.Tensor:
-    """As `fast_recurrence`, differentiated by TensorFlow: any order, any argument; slower."""
+    """States after every time step of a window, differentiated by TensorFlow: any order, any argument.
+
+    Args:
+        projected: (T, B, G*H) masked input times input weight.
+        state: (B, H) before the window.
+        recurrent_weights: L matrices (H, G*H), one block of H columns per gate, as Keras' `recurrent_kernel`.
+        biases: (L, G*H).
+        state_mask: (M, B, H) constant over time and micro-steps, or None.
+        activation: of the candidate h; "tanh", "sigmoid" or "relu".
+        precision: of the matrix products.
+        valid: (T, B, 1) truth values; where one is False, the state is held (SPEC.md 7.2). None: all are True.
+        unroll: one program without a loop, for a known T; its size grows with T.
+
+    Returns:
+        (T, B, H).
+    """
     length = tf.shape(projected)[0]
 
     def body(time: tf.Tensor, s: tf.Tensor, outputs: tf.TensorArray) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
-        s = time_step(projected[time], s, recurrent_weights, biases, state_mask, activation, matmul_dtype)  # (B, H)
+        after = time_step(s, projected[time], recurrent_weights, biases, state_mask, activation, precision)  # (B, H)
+        s = after if valid is None else tf.where(valid[time], after, s)  # (B, H)
         return time + 1, s, outputs.write(time, s)
 
-    start = (tf.constant(0), state, _array_over_time(length, state, state.shape[-1]))
-    _, _, outputs = tf.while_loop(lambda time, *_: time < length, body, start, maximum_iterations=length)
+    outputs = tf.TensorArray(state.dtype, size=length, element_shape=state.shape)
+    loop = (tf.constant(0), state, outputs)
+    if unroll:
+        for _ in range(projected.shape[0]):
+            loop = body(*loop)
+    else:
+        loop = tf.while_loop(lambda time, *_: time < length, body, loop, maximum_iterations=length)
+    outputs = loop[-1]
     return tf.ensure_shape(outputs.stack(), (projected.shape[0], *state.shape))  # the loop has forgotten the length
 
 
-def time_step(
-    projected: tf.Tensor,
-    state: tf.Tensor,
-    recurrent_weights: Sequence[tf.Tensor],
-    biases: tf.Tensor,
-    state_mask: tf.Tensor | None = None,
-    activation: str = "tanh",
-    matmul_dtype: str | None = None,
-) -> tf.Tensor:
-    """One time step of `plain_recurrence`: `projected` is (B, G*H), the result (B, H)."""
-    s = state  # (B, H)
-    for level, (weight, bias) in enumerate(zip(recurrent_weights, tf.unstack(biases), strict=True)):
-        z = masked_linear(s, weight, state_mask, matmul_dtype) + bias  # (B, G*H)
-        if level == 0:
-            z += projected
-        s, _ = _micro_step(z, s, activation)
-    return s
-
-
 def masked_linear(
-    x: tf.Tensor, weight: tf.Tensor, mask: tf.Tensor | None, matmul_dtype: str | None = None
+    x: tf.Tensor, weight: tf.Tensor, mask: tf.Tensor | None, precision: Precision = UNROUNDED
 ) -> tf.Tensor:
     """(x * mask) @ weight, every gate with its own mask.
 
@@ -159,242 +99,13 @@ def masked_linear(
         x: (..., B, features).
         weight: (features, G*H).
         mask: (M, B, features), M = 1 if the gates share it, else G; or None.
-        matmul_dtype: see `fast_recurrence`.
+        precision: of the matrix products.
 
     Returns:
         (..., B, G*H).
     """
-    # tensordot makes one large product of it; matmul would make one per time step.
     if mask is None:
-        return product(x, weight, matmul_dtype, tf.tensordot, axes=1)
-    blocks = tf.split(weight, mask.shape[0], axis=1)  # per mask (features, G*H / M)
-    return tf.concat(
-        [
-            product(x * m, block, matmul_dtype, tf.tensordot, axes=1)
-            for m, block in zip(tf.unstack(mask), blocks, strict=True)
-        ],
-        axis=-1,
-    )
-
-
-def product(
-    a: tf.Tensor,
-    b: tf.Tensor,
-    matmul_dtype: str | None,
-    multiply: Callable[..., tf.Tensor] = tf.matmul,
-    **options: Any,
-) -> tf.Tensor:
-    """`multiply(a, b, **options)` of factors in `matmul_dtype` (None: as they are); the result has the dtype of `a`."""
-    if matmul_dtype is None:
-        return multiply(a, b, **options)
-    # The sums are float32 within the product and rounded at its end: only XLA has products of another output_type.
-    return tf.cast(multiply(tf.cast(a, matmul_dtype), tf.cast(b, matmul_dtype), **options), a.dtype)
-
-
-def _micro_step(z: tf.Tensor, s: tf.Tensor, activation: str) -> tuple[tf.Tensor, tf.Tensor]:
-    """The next state (B, H) and the gate values (B, G*H), given the gates' arguments z (B, G*H) and the state s."""
-    z_h, z_t, *z_c = tf.split(z, z.shape[-1] // s.shape[-1], axis=-1)  # (B, H) each
-    h = _ACTIVATION[activation](z_h)
-    t = tf.sigmoid(z_t)
-    if z_c:
-        c = tf.sigmoid(z_c[0])
-        return h * t + s * c, tf.concat([h, t, c], axis=-1)
-    return h * t + s * (1 - t), tf.concat([h, t], axis=-1)  # the carried s is never masked
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# The fast path
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def _forward(
-    micro_step: Callable[[int, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
-    state: tf.Tensor,
-    recurrent: Sequence[_RecurrentProjection],
-    length: tf.Tensor,
-    keep_gates: bool,
-) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """Per level the states that the micro-steps end with (T, B, H) and, if they are kept, the gates (T, B, G*H).
-
-    `micro_step` is from level, time and state (B, H) to the next state (B, H) and the gate values (B, G*H).
-    """
-    depth = len(recurrent)
-
-    def body(time: tf.Tensor, s: tf.Tensor, ends: list[tf.TensorArray], gates: list[tf.TensorArray]) -> Any:
-        ends, gates = list(ends), list(gates)
-        for level in range(depth):
-            s, values = micro_step(level, time, s)  # (B, H), (B, G*H)
-            ends[level] = ends[level].write(time, s)
-            if keep_gates:
-                gates[level] = gates[level].write(time, values)
-        return time + 1, s, ends, gates
-
-    ends = [_array_over_time(length, state, state.shape[-1]) for _ in recurrent]
-    gates = [_array_over_time(length, state, r.width) for r in recurrent] if keep_gates else []
-    start = (tf.constant(0), state, ends, gates)
-    _, _, ends, gates = tf.while_loop(lambda time, *_: time < length, body, start, maximum_iterations=length)
-    return [array.stack() for array in ends], [array.stack() for array in gates]
-
-
-def _backward_in_slices(
-    d_outputs: tf.Tensor,
-    starts: Sequence[tf.Tensor],
-    gates_at: Callable[[int, tf.Tensor, tf.Tensor], tf.Tensor],
-    recurrent: Sequence[_RecurrentProjection],
-    activation: str,
-) -> tuple[tf.Tensor, ...]:
-    """As `_backward` from a zero `d_state` on, in memory for the gates' gradients in one slice of a long window."""
-    no_gradient = tf.zeros_like(d_outputs[0])  # (B, H)
-    length, batch_size = d_outputs.shape[:2]
-    # A window of unknown size is taken whole: only what is compiled for one size can be long.
-    steps = length if None in (length, batch_size) else steps_per_slice(length, batch_size, _SLICE_ROWS)
-    if steps == length:
-        return _backward(d_outputs, no_gradient, starts, gates_at, recurrent, activation)
-    num_slices = length // steps
-
-    def body(number: tf.Tensor, d_state: tf.Tensor, d_projected: tf.TensorArray, sums: list[tf.Tensor]) -> Any:
-        begin = number * steps
-
-        def now(over_time: tf.Tensor) -> tf.Tensor:
-            """(T, B, H) to (steps, B, H)."""
-            return tf.slice(over_time, (begin, 0, 0), (steps, *over_time.shape[1:]))
-
-        def gates_now(level: int, step: tf.Tensor, s: tf.Tensor) -> tf.Tensor:
-            return gates_at(level, begin + step, s)
-
-        d_projected_now, d_state, *gradients = _backward(
-            now(d_outputs), d_state, list(map(now, starts)), gates_now, recurrent, activation
-        )
-        sums = [a + b for a, b in zip(sums, gradients, strict=True)]
-        return number - 1, d_state, d_projected.write(number, d_projected_now), sums
-
-    width, hidden_size = recurrent[0].width, no_gradient.shape[-1]
-    shapes = [(len(recurrent), width), *[(hidden_size, width)] * len(recurrent)]  # of the biases and of each weight
-    sums = [tf.zeros(shape, d_outputs.dtype) for shape in shapes]
-    slices = tf.TensorArray(d_outputs.dtype, size=num_slices, element_shape=(steps, batch_size, width))
-    _, d_state, slices, sums = tf.while_loop(
-        lambda number, *_: number >= 0,
-        body,
-        (tf.constant(num_slices - 1), no_gradient, slices, sums),
-        maximum_iterations=num_slices,
-    )
-    return tf.reshape(slices.stack(), (length, batch_size, width)), d_state, *sums
-
-
-def _backward(
-    d_outputs: tf.Tensor,
-    d_state: tf.Tensor,
-    starts: Sequence[tf.Tensor],
-    gates_at: Callable[[int, tf.Tensor, tf.Tensor], tf.Tensor],
-    recurrent: Sequence[_RecurrentProjection],
-    activation: str,
-) -> tuple[tf.Tensor, ...]:
-    """Gradients of projected, state, biases and of every recurrent weight.
-
-    `d_state` (B, H) is that of the state after the window but for what the outputs bring; `starts` are per level
-    (T, B, H), the state that each micro-step starts from; `gates_at` is from level, time and that state (B, H) to the
-    gate values (B, G*H).
-    """
-    length, depth = tf.shape(d_outputs)[0], len(recurrent)
-
-    def body(time: tf.Tensor, d_s: tf.Tensor, d_z: list[tf.TensorArray]) -> Any:
-        d_z = list(d_z)
-        d_s += d_outputs[time]  # (B, H)
-        for level in reversed(range(depth)):
-            s = starts[level][time]  # (B, H)
-            d_carried, d_z_now = _micro_step_gradient(d_s, s, gates_at(level, time, s), activation)
-            d_s = d_carried + recurrent[level].backward(d_z_now)
-            d_z[level] = d_z[level].write(time, d_z_now)
-        return time - 1, d_s, d_z
-
-    d_z = [_array_over_time(length, d_outputs[0], r.width) for r in recurrent]
-    start = (length - 1, d_state, d_z)
-    _, d_state, d_z = tf.while_loop(lambda time, *_: time >= 0, body, start, maximum_iterations=length)
-    d_z = [array.stack() for array in d_z]  # per level (T, B, G*H)
-    d_biases = tf.stack([tf.reduce_sum(d, axis=(0, 1)) for d in d_z])  # (L, G*H)
-    d_weights = [r.weight_gradient(s, d) for r, s, d in zip(recurrent, starts, d_z, strict=True)]  # (H, G*H) each
-    return d_z[0], d_state, d_biases, *d_weights
-
-
-def _micro_step_gradient(
-    d_s: tf.Tensor, s: tf.Tensor, gates: tf.Tensor, activation: str
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """What reaches the state before a micro-step along the carry (B, H), and the gradient of the gates' arguments.
-
-    Args:
-        d_s: (B, H) gradient of the state after the micro-step.
-        s: (B, H) state before it.
-        gates: (B, G*H) gate values.
-        activation: of the candidate h.
-    """
-    h, t, *c = tf.split(gates, gates.shape[-1] // s.shape[-1], axis=-1)  # (B, H) each
-    d_z_h = d_s * t * _SLOPE[activation](h)
-    if c:
-        d_z_t = d_s * h * t * (1 - t)
-        d_z_c = d_s * s * c[0] * (1 - c[0])
-        return d_s * c[0], tf.concat([d_z_h, d_z_t, d_z_c], axis=-1)
-    d_z_t = d_s * (h - s) * t * (1 - t)  # c = 1 - t depends on t as well
-    return d_s * (1 - t), tf.concat([d_z_h, d_z_t], axis=-1)
-
-
-class _RecurrentProjection:
-    """What one recurrent weight (H, G*H) does: one matrix product per mask, on blocks that are cut out once.
-
-    On a CPU, XLA multiplies faster by a large matrix that it finds transposed: the backward does, and so does the
-    forward of a window that has enough rows.
-    """
-
-    def __init__(self, weight: tf.Tensor, mask: tf.Tensor | None, matmul_dtype: str | None, rows: int | None) -> None:
-        self.width = weight.shape[1]  # G*H
-        self.masks = [None] if mask is None else tf.unstack(mask)  # M of (B, H)
-        self.blocks = tf.split(weight, len(self.masks), axis=1)  # M of (H, G*H / M)
-        if matmul_dtype is not None:  # once, not at every time step
-            self.blocks = [tf.cast(block, matmul_dtype) for block in self.blocks]
-        self.is_transposed = rows is not None and rows >= _ROWS_WORTH_A_TRANSPOSE
-        self.blocks_forward = list(map(tf.transpose, self.blocks)) if self.is_transposed else self.blocks
-        self.matmul_dtype = matmul_dtype
-
-    def forward(self, s: tf.Tensor) -> tf.Tensor:
-        """(B, H) to (B, G*H)."""
-        return tf.concat(
-            [
-                product(_masked(s, mask), block, self.matmul_dtype, transpose_b=self.is_transposed)
-                for mask, block in zip(self.masks, self.blocks_forward, strict=True)
-            ],
-            axis=-1,
-        )
-
-    def backward(self, d_z: tf.Tensor) -> tf.Tensor:
-        """(B, G*H) to (B, H)."""
-        pieces = tf.split(d_z, len(self.masks), axis=-1)  # M of (B, G*H / M)
-        return tf.add_n(
-            [
-                _masked(product(piece, block, self.matmul_dtype, transpose_b=True), mask)
-                for piece, mask, block in zip(pieces, self.masks, self.blocks, strict=True)
-            ]
-        )
-
-    def weight_gradient(self, s: tf.Tensor, d_z: tf.Tensor) -> tf.Tensor:
-        """(H, G*H), given all states (T, B, H) and gradients (T, B, G*H)."""
-        pieces = tf.split(d_z, len(self.masks), axis=-1)  # M of (T, B, G*H / M)
-        return tf.concat(
-            [
-                product(_rows(_masked(s, mask)), _rows(piece), self.matmul_dtype, transpose_a=True)
-                for piece, mask in zip(pieces, self.masks, strict=True)
-            ],
-            axis=-1,
-        )
-
-
-def _masked(x: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
-    return x if mask is None else x * mask
-
-
-def _rows(x: tf.Tensor) -> tf.Tensor:
-    """(T, B, features) to (T*B, features)."""
-    return tf.reshape(x, (-1, x.shape[-1]))
-
-
-def _array_over_time(length: tf.Tensor, state: tf.Tensor, features: int) -> tf.TensorArray:
-    """Room for one tensor (B, features) per time step, given a state (B, H)."""
-    return tf.TensorArray(state.dtype, size=length, element_shape=(state.shape[0], features))
+        return precision.linear(x, weight)
+    blocks = tf.split(weight, mask.shape[0], axis=1)  # M of (features, G*H / M)
+    masked = [x * m for m in tf.unstack(mask)]  # M of (..., B, features)
+    return tf.concat([precision.linear(u, block) for u, block in zip(masked, blocks, strict=True)], axis=-1)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
+from rhn.port_tools import OptimizerMemory, Tensors, pack_optimizer_state, unpack_optimizer_state
+from rhn.spec.config import RHNConfig
 from rhn.spec.optimizers import Optimizer, OptimizerState
-
-ToContract = Callable[[Sequence[tf.Tensor]], dict[str, NDArray]]
-FromContract = Callable[[OptimizerState], list[NDArray]]
+from rhn_tf.weights import from_spec, to_spec
 
 
 class Update:
@@ -22,35 +20,24 @@ class Update:
 
     Args:
         optimizer: what is done.
-        parameters: to be changed.
+        config: of the model.
+        parameters: to be changed, in the order of `RHNLanguageModel.parameters`.
         state: what an optimiser remembered that did the same before; {} at the start.
-        from_contract, to_contract: between tensors in the order of `parameters` and by the contract's names.
     """
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        parameters: Sequence[tf.Variable],
-        state: OptimizerState,
-        from_contract: FromContract,
-        to_contract: ToContract,
+        self, optimizer: Optimizer, config: RHNConfig, parameters: Sequence[tf.Variable], state: OptimizerState
     ) -> None:
         self._optimizer = optimizer
+        self._config = config
         self._parameters = list(parameters)
-        self._to_contract = to_contract
-
-        def remembered(kind: str) -> list[tf.Variable]:
-            prefix = f"{kind}."
-            named = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-            values = from_contract(named) if named else [np.zeros(p.shape) for p in self._parameters]
-            return [tf.Variable(value, dtype=p.dtype) for value, p in zip(values, self._parameters, strict=True)]
-
-        adam, self._averages = optimizer.name == "adam", "averaged_steps" in state
-        self._step = tf.Variable(int(state.get("step", 0)), dtype=tf.int64)
-        self._mean = remembered("mean") if adam else []
-        self._square = remembered("square") if adam else []
-        self._averaged_steps = tf.Variable(int(state.get("averaged_steps", 0)), dtype=tf.int64)
-        self._average = remembered("average") if self._averages else []
+        memory = unpack_optimizer_state(state)
+        is_adam, self._averages = optimizer.name == "adam", memory.averaged_steps is not None
+        self._step = tf.Variable(memory.step or 0, dtype=tf.int64)
+        self._mean = self._variables(memory.mean) if is_adam else []
+        self._square = self._variables(memory.square) if is_adam else []
+        self._averaged_steps = tf.Variable(memory.averaged_steps or 0, dtype=tf.int64)
+        self._average = self._variables(memory.average) if self._averages else []
 
     def __call__(
         self,
@@ -74,16 +61,22 @@ class Update:
 
     def state(self) -> OptimizerState:
         """Copies of what is remembered, by the names of `rhn.spec.optimizers`."""
-        state: dict[str, Any] = {}
-        if self._optimizer.name == "adam" and self._step > 0:
-            state["step"] = self._step.numpy()
-            state |= {f"mean.{name}": value for name, value in self._to_contract(self._mean).items()}
-            state |= {f"square.{name}": value for name, value in self._to_contract(self._square).items()}
-        if self._averages:
-            state["averaged_steps"] = self._averaged_steps.numpy()
-            if self._averaged_steps > 0:
-                state |= {f"average.{name}": value for name, value in self._to_contract(self._average).items()}
-        return {name: np.array(value) for name, value in state.items()}
+        step, averaged_steps = int(self._step), int(self._averaged_steps)
+        stepped, averaged = step > 0 and self._optimizer.name == "adam", averaged_steps > 0
+        return pack_optimizer_state(
+            OptimizerMemory(
+                step=step if stepped else None,
+                mean=to_spec(self._config, self._mean) if stepped else None,
+                square=to_spec(self._config, self._square) if stepped else None,
+                averaged_steps=averaged_steps if self._averages else None,
+                average=to_spec(self._config, self._average) if averaged else None,
+            )
+        )
+
+    def _variables(self, tensors: Tensors | None) -> list[tf.Variable]:
+        """One per parameter: `tensors` by the names of the specification, or zeros."""
+        values = [np.zeros(p.shape) for p in self._parameters] if tensors is None else from_spec(self._config, tensors)
+        return [tf.Variable(value, dtype=p.dtype) for value, p in zip(values, self._parameters, strict=True)]
 
     def _sgd(self, gradients: Sequence[tf.Tensor], rate: tf.Tensor, weight_decay: tf.Tensor) -> None:
         for parameter, gradient in zip(self._parameters, gradients, strict=True):

@@ -1,4 +1,4 @@
-"""The backend against the reference, and the promises of its contract."""
+"""The backend against the reference, and what `rhn.backend.Backend` promises of it."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def test_products_of_a_step_are_batched_over_time() -> None:
     """Per layer L products forward and L backward in the loops, and outside of them one per weight gradient."""
     case = make_case(recurrence_depth=3)
     model = build(case)
-    inputs = (model._targets(case.targets, case.tokens), *model._window(case.tokens, case.state, case.masks))
-    graph = model._compiled_gradients.get_concrete_function(*inputs, tf.constant(0.0, tf.float64)).graph.as_graph_def()
+    window = model._window(case.tokens, case.targets, case.state, case.masks)
+    graph = model._compiled_gradients.get_concrete_function(*window, tf.constant(0.0, tf.float64)).graph.as_graph_def()
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     depth, of_input, of_softmax = 3, 3, 3  # the latter two: forward, gradient of the operand, gradient of the weight
     assert sum(node.op == "MatMul" for node in nodes) == 3 * depth + of_input + of_softmax
@@ -84,7 +84,7 @@ def test_built_models_do_not_share_parameters() -> None:
     ("arguments", "message"),
     [
         ({"dtype": "float16"}, "dtype='float16' is not accepted: expected one of float32, float64"),
-        ({"device": "tpu"}, "device='tpu' is not available: there is cpu"),
+        ({"device": "tpu"}, "device='tpu' is not accepted: expected one of those that are here: cpu"),
         ({"precision": "fp8"}, "precision='fp8' is not accepted: expected one of float32, tf32, bf16"),
         ({"precision": "bf16", "dtype": "float64"}, "precision='bf16' is not accepted with dtype='float64'"),
     ],
@@ -100,11 +100,11 @@ def test_bad_windows_say_what_is_wrong() -> None:
     model = build(case)
     with pytest.raises(ValueError, match="tokens from 0 to 99 are not accepted"):
         model.forward(np.array([[0, 99]]))
-    with pytest.raises(ValueError, match="targets have shape"):
+    with pytest.raises(ValueError, match="targets of shape"):
         model.evaluate_step(case.tokens, case.targets[:, 1:], case.state)
-    with pytest.raises(ValueError, match="state has shapes"):
+    with pytest.raises(ValueError, match="state of shapes"):
         model.forward(case.tokens, case.state[0][:, 1:][None])
-    with pytest.raises(ValueError, match=r"masks.output has shape"):
+    with pytest.raises(ValueError, match=r"masks.output of shape"):
         model.forward(case.tokens, None, case.masks._replace(output=case.masks.output[1:]))
 
 

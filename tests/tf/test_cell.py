@@ -45,8 +45,8 @@ def test_masks_multiply_what_the_gates_see() -> None:
     np.testing.assert_allclose(output, cell(0 * X[:, 0], [state], state_mask=zeros[1])[0], atol=TOLERANCE)
 
     s, bias = state, tf.convert_to_tensor(cell.bias)  # with nothing to see, the gates are their biases
-    for level in range(2):
-        h, t, c = tf.split(bias[level], 3)
+    for step in range(2):
+        h, t, c = tf.split(bias[step], 3)
         s = tf.tanh(h) * tf.sigmoid(t) + s * tf.sigmoid(c)
     np.testing.assert_allclose(output, s, atol=TOLERANCE)
 

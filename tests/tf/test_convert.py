@@ -30,13 +30,13 @@ def authors_variables(case: authors.AuthorsCase) -> dict[str, NDArray]:
     """The parameters of a case under the names and in the layouts of the authors' program."""
     p, variables = case.parameters, {}
     variables["model/embedding"] = p["embedding"]
-    for level in range(case.config.recurrence_depth):
+    for step in range(case.config.recurrence_depth):
         for gate, branch in enumerate("ht"):
-            matrix = p["layers.0.recurrent_weight"][level, gate]  # (H, H)
-            if level == 0:
+            matrix = p["layers.0.recurrent_weight"][step, gate]  # (H, H)
+            if step == 0:
                 matrix = np.concatenate([p["layers.0.input_weight"][gate], matrix])  # (E + H, H)
-            variables[f"model/RHN0/{branch}_{level}/Linear/Matrix"] = matrix
-            variables[f"model/RHN0/{branch}_{level}/Linear/Bias"] = p["layers.0.bias"][level, gate]
+            variables[f"model/RHN0/{branch}_{step}/Linear/Matrix"] = matrix
+            variables[f"model/RHN0/{branch}_{step}/Linear/Bias"] = p["layers.0.bias"][step, gate]
     if not case.config.tie_weights:
         variables["model/softmax_w"] = p["softmax.weight"]
     variables["model/softmax_b"] = p["softmax.bias"]

@@ -1,4 +1,4 @@
-"""RHNLanguageModel: contract parameters in and out, and training the Keras way."""
+"""RHNLanguageModel: parameters of the specification in and out, and training the Keras way."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def test_parameters_round_trip(options: dict[str, object]) -> None:
     for name, value in case.parameters.items():
         np.testing.assert_array_equal(exported[name], value)
     assert model.count_params() == rhn.parameter_count(case.config)
+    assert [id(v) for v in model.parameters] == [id(v) for v in model.trainable_variables]
 
 
 def test_foreign_parameters_say_what_is_wrong() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,6 +12,7 @@ import rhn
 from rhn.spec.optimizers import PAPER_SGD
 from rhn_tf import RHNLanguageModel
 from rhn_tf.backend import TensorFlowBackend, TensorFlowModel
+from rhn_tf.precision import Precision
 
 # Relative difference to float32. Measured: 0.4 % in norm for the worst gradient, 0.0003 % for the loss after training.
 TOLERANCE = 0.01
@@ -25,8 +28,8 @@ SHAPE = (8, 10)  # (B, T) of every window: XLA compiles for each shape
 def models() -> list[TensorFlowModel]:
     """In float32, and with bfloat16 products as the backend builds it for a device that has them."""
     return [
-        TensorFlowModel(CONFIG, PARAMETERS, "float32", "/device:CPU:0", PAPER_SGD, matmul_dtype, recompute=False)
-        for matmul_dtype in (None, "bfloat16")
+        TensorFlowModel(CONFIG, PARAMETERS, "float32", "/device:CPU:0", PAPER_SGD, precision, recompute=False)
+        for precision in (Precision(), Precision("bfloat16"))
     ]
 
 
@@ -67,7 +70,50 @@ def test_everything_but_the_factors_is_float32(recurrence: str) -> None:
 
 
 def test_the_backend_takes_bfloat16_only_where_it_is_faster() -> None:
-    for precision, tf32 in (("bf16", True), ("tf32", True), ("float32", False)):
+    for precision in ("bf16", "tf32", "float32"):
         model = TensorFlowBackend().build(CONFIG, PARAMETERS, "float32", "cpu", precision=precision)
-        assert model.module.rhn.matmul_dtype is None
-        assert tf.config.experimental.tensor_float_32_execution_enabled() is tf32
+        assert {cell.precision.matmul_dtype for cell in model.module.rhn.cells} == {None}
+    assert Precision.on_device("bf16", "/device:GPU:0").matmul_dtype == "bfloat16"
+
+
+@pytest.fixture(params=[False, True])
+def of_the_process(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """What a user has set TensorFlow's switch for TF32 to."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(request.param)
+    yield request.param
+    tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+def compiles_in_tf32(precision: Precision) -> bool:
+    """Whether XLA may round the factors of a product that it compiles within `precision.products()`."""
+    matrix = tf.ones((2, 2))
+    with precision.products():
+        program = tf.function(precision.matmul, jit_compile=True).experimental_get_compiler_ir(matrix, matrix)
+        return "operand_precision={highest,highest}" not in program(stage="hlo")
+
+
+def test_xla_compiles_each_model_in_its_own_precision(of_the_process: bool) -> None:
+    for name, tf32 in {"bf16": True, "tf32": True, "float32": False}.items():
+        assert compiles_in_tf32(Precision.on_device(name, "/device:CPU:0")) is tf32
+    assert compiles_in_tf32(Precision()) is of_the_process
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_a_second_model_does_not_change_the_first(of_the_process: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    switch = tf.config.experimental.tensor_float_32_execution_enabled
+    models = {
+        precision: TensorFlowBackend().build(CONFIG, PARAMETERS, device="cpu", precision=precision)
+        for precision in ("float32", "tf32")
+    }
+    call, seen = RHNLanguageModel.call, []
+
+    def watched(self: RHNLanguageModel, *arguments: object, **options: object) -> object:
+        seen.append(switch())
+        return call(self, *arguments, **options)
+
+    monkeypatch.setattr(RHNLanguageModel, "call", watched)
+    for precision in ("float32", "tf32", "float32"):
+        models[precision].forward(np.array([[1, 2]]))
+        assert switch() is of_the_process
+    assert seen == [False, True, False]

@@ -1,0 +1,191 @@
+"""Between the specification's tensors and those of this port: parameters by name, and masks.
+
+The specification keeps the gates in an axis of their own, (G, features, H); this port has them side by side in the
+columns, (features, G*H), so that one product serves all gates, as Keras' kernels do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from rhn.spec.config import RHNConfig
+from rhn.spec.layers import LayerConfig, check_layer_parameters
+from rhn.spec.masks import NO_MASKS, VariationalMasks
+
+
+def from_spec(config: RHNConfig, tensors: Mapping[str, NDArray]) -> list[NDArray]:
+    """Tensors by the names of `rhn.spec.parameters`, in the shapes and order of `RHNLanguageModel.parameters`."""
+    softmax = ["softmax.bias"] if config.tie_weights else ["softmax.weight", "softmax.bias"]
+    values = [tensors[name] for name in ("embedding", *softmax)]
+    for layer in range(config.num_layers):
+        values += cell_from_spec(tensors, f"layers.{layer}")
+    return values
+
+
+def to_spec(config: RHNConfig, values: Sequence[Any]) -> dict[str, NDArray]:
+    """Inverse of `from_spec`, for the parameters and whatever has their shapes, such as gradients; copies."""
+    arrays = [_to_numpy(value) for value in values]
+    named = {"embedding": arrays.pop(0)}
+    softmax = {} if config.tie_weights else {"softmax.weight": arrays.pop(0)}
+    softmax["softmax.bias"] = arrays.pop(0)
+    per_layer = len(arrays) // config.num_layers
+    for layer in range(config.num_layers):
+        named |= cell_to_spec(arrays[layer * per_layer :][:per_layer], f"layers.{layer}", config.num_gates)
+    return named | softmax
+
+
+def cell_from_spec(tensors: Mapping[str, NDArray], prefix: str) -> list[NDArray]:
+    """The tensors of one layer, in the shapes and order of `RHNCell.parameters`."""
+    recurrent = tensors[f"{prefix}.recurrent_weight"]  # (L, G, H, H)
+    bias = tensors[f"{prefix}.bias"]  # (L, G, H)
+    input_weight = _gates_to_columns(tensors[f"{prefix}.input_weight"])  # (E, G*H)
+    return [input_weight, *map(_gates_to_columns, recurrent), bias.reshape(len(bias), -1)]
+
+
+def cell_to_spec(arrays: Sequence[NDArray], prefix: str, num_gates: int) -> dict[str, NDArray]:
+    """Inverse of `cell_from_spec`; copies."""
+    input_weight, *recurrent, bias = arrays
+    return {
+        f"{prefix}.input_weight": _columns_to_gates(input_weight, num_gates),  # (G, E, H)
+        f"{prefix}.recurrent_weight": np.stack([_columns_to_gates(weight, num_gates) for weight in recurrent]),
+        f"{prefix}.bias": bias.reshape(len(bias), num_gates, -1),  # (L, G, H)
+    }
+
+
+def mask_tensors(masks: VariationalMasks | None, dtype: str) -> VariationalMasks:
+    """Masks of NumPy arrays or tensors as tensors of `dtype`; None drops nothing."""
+    if masks is None:
+        return NO_MASKS
+    # A plain list of the four is what Keras makes of them when it saves a functional model.
+    return VariationalMasks(*masks).map(
+        lambda mask: tf.cast(mask, dtype) if tf.is_tensor(mask) else tf.convert_to_tensor(np.asarray(mask), dtype)
+    )
+
+
+def check_masks(masks: VariationalMasks, cells: Sequence[Any], batch_size: int | None) -> None:
+    """Raise ValueError unless `masks.input` and `masks.state`, tensors, fit the `RHNCell`s of a layer.
+
+    Args:
+        masks: as `mask_tensors` gives them.
+        cells: of the layer, from below.
+        batch_size: of the window; None if it is not known.
+    """
+    for name in ("input", "state"):
+        per_layer = getattr(masks, name)
+        if per_layer is None:
+            continue
+        if len(per_layer) != len(cells):
+            raise ValueError(
+                f"masks.{name} of {len(per_layer)} entries is not accepted: expected one per layer, {len(cells)}"
+            )
+        for layer, (mask, cell) in enumerate(zip(per_layer, cells, strict=True)):
+            features = cell.input_weight.shape[0] if name == "input" else cell.units
+            expected = [(gates, batch_size, features) for gates in (1, cell.num_gates)]
+            if not any(mask.shape.is_compatible_with(shape) for shape in expected):
+                raise ValueError(
+                    f"masks.{name}[{layer}] of shape {tuple(mask.shape)} is not accepted: expected shape {expected[0]}"
+                    f" or {expected[1]}"
+                )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Layers on their own, by the names of `rhn.spec.layers`
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def export_parameters(*layers: Any) -> dict[str, NDArray]:
+    """Copies of the parameters of built layers that are stacked on each other, by the names of `rhn.spec.layers`.
+
+    Args:
+        layers: from below: `RHN`s, or `keras.layers.Bidirectional`s of an `RHN` with num_layers=1. A layer without
+            biases gives zeros.
+    """
+    named: dict[str, NDArray] = {}
+    for prefix, cell in _cells(layers):
+        tensors = (cell.input_weight, *cell.recurrent_weights, cell.biases)
+        named |= cell_to_spec([_to_numpy(tensor) for tensor in tensors], prefix, cell.num_gates)
+    return named
+
+
+def load_parameters(parameters: Mapping[str, NDArray], *layers: Any) -> None:
+    """Copy tensors named as in `rhn.spec.layers` into layers that are stacked on each other.
+
+    Args:
+        parameters: as `export_parameters` of any port gives them.
+        layers: as in `export_parameters`; what is not built yet becomes so.
+
+    Raises:
+        ValueError: parameters do not fit the layers.
+    """
+    lowest = parameters.get("layers.0.input_weight")
+    config = _layer_config(layers, input_size=1 if lowest is None else np.shape(lowest)[1])
+    check_layer_parameters(config, parameters)
+    for prefix, cell in _cells(layers):
+        if not cell.use_bias and np.any(parameters[f"{prefix}.bias"]):
+            raise ValueError(f"{prefix}.bias is not accepted with use_bias=False: expected zeros")
+    features = config.input_size
+    for layer in layers:
+        if not layer.built:
+            layer.build((None, None, features))
+        features = config.output_size
+    for prefix, cell in _cells(layers):
+        for variable, value in zip(cell.parameters, cell_from_spec(parameters, prefix), strict=False):
+            variable.assign(value)  # the bias is last, and left over where the cell has none
+
+
+def _cells(layers: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """What the names of an `RHNCell`'s tensors begin with, and the cell, in the order of `LayerConfig.cells`."""
+    number = 0
+    for layer in layers:
+        if isinstance(layer, keras.layers.Bidirectional):
+            for prefix, direction in (("", layer.forward_layer), (".reverse", layer.backward_layer)):
+                if direction.num_layers != 1:
+                    raise ValueError(
+                        f"num_layers={direction.num_layers} is not accepted within Bidirectional: expected one"
+                        " Bidirectional for each layer, of an RHN with num_layers=1"
+                    )
+                yield f"layers.{number}{prefix}", direction.cells[0]
+            number += 1
+        else:
+            for cell in layer.cells:
+                yield f"layers.{number}", cell
+                number += 1
+
+
+def _layer_config(layers: Sequence[Any], input_size: int) -> LayerConfig:
+    """What the layers are together.
+
+    Raises:
+        ValueError: they are not of one size and kind.
+    """
+    prefixes, cells = zip(*_cells(layers), strict=True)
+    directions = "both" if any(prefix.endswith(".reverse") for prefix in prefixes) else "forward"
+    num_layers = len(prefixes) // (2 if directions == "both" else 1)
+    options = {(cell.units, cell.recurrence_depth, cell.couple_gates) for cell in cells}
+    units, depth, couple_gates = next(iter(options))
+    config = LayerConfig(input_size, units, depth, num_layers, directions, couple_gates)
+    if len(options) > 1 or [cell.prefix for cell in config.cells()] != list(prefixes):
+        raise ValueError("layers of different sizes or directions are not accepted: expected all of one kind")
+    return config
+
+
+def _to_numpy(variable: Any) -> NDArray:
+    """A copy; bfloat16, which NumPy does not have, as float32."""
+    tensor = tf.convert_to_tensor(variable)
+    return np.array(tf.cast(tensor, tf.float32) if tensor.dtype == tf.bfloat16 else tensor)
+
+
+def _gates_to_columns(weight: NDArray) -> NDArray:
+    """(G, features, H) to (features, G*H)."""
+    return np.concatenate(weight, axis=1)
+
+
+def _columns_to_gates(weight: NDArray, num_gates: int) -> NDArray:
+    """(features, G*H) to (G, features, H)."""
+    return np.stack(np.split(weight, num_gates, axis=1))
