@@ -37,10 +37,10 @@ class NaiveCell(nnx.RNNCellBase):
 
     def __call__(self, s: Array, x: Array, state_mask: Array) -> Array:
         """The state (B, H) after one time step, given that before, masked input (B, E) and a mask (B, H)."""
-        for level, (recurrent_h, recurrent_t) in enumerate(zip(self.recurrent_h, self.recurrent_t, strict=True)):
+        for step, (recurrent_h, recurrent_t) in enumerate(zip(self.recurrent_h, self.recurrent_t, strict=True)):
             u = s * state_mask  # (B, H)
             z_h, z_t = recurrent_h(u), recurrent_t(u)  # (B, H)
-            if level == 0:
+            if step == 0:
                 z_h, z_t = z_h + self.input_h(x), z_t + self.input_t(x)
             h, t = jnp.tanh(z_h), nnx.sigmoid(z_t)  # (B, H)
             s = h * t + s * (1 - t)  # (B, H)

@@ -10,8 +10,9 @@
 """
 
 from rhn_jax.cell import RHNCell
+from rhn_jax.fast_recurrence import fast_recurrence
 from rhn_jax.layer import RHN
 from rhn_jax.model import RHNLanguageModel
-from rhn_jax.recurrence import fast_recurrence, plain_recurrence
+from rhn_jax.recurrence import plain_recurrence
 
 __all__ = ["RHN", "RHNCell", "RHNLanguageModel", "fast_recurrence", "plain_recurrence"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax
 import jax
@@ -17,31 +17,22 @@ from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
 from rhn.backend import State, check_precision
-from rhn.spec.arguments import check_choice, check_masks, check_state, check_targets, check_tokens
+from rhn.port_tools import Window, check_window, choose_device
+from rhn.spec.arguments import check_choice
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
 from rhn_jax.loss import cross_entropy
 from rhn_jax.model import RHNLanguageModel
-from rhn_jax.update import Memory, Rates, export_memory, import_memory, update
+from rhn_jax.precision import Precision
+from rhn_jax.update import Memory, Rates, Update
 
 # JAX would take three quarters of a GPU's memory at its first use, and leave too little to the other ports on the same
 # card. It reads this when it first looks for devices, which importing it does not do.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 _DTYPES = ("float32", "float64")
-# What JAX calls the contract's precisions. They are permissions: its CPU computes in float32 whatever is asked.
-_MATMUL_PRECISION = {"float32": "float32", "tf32": "tensorfloat32", "bf16": "BF16_BF16_F32"}
-
-
-class _Window(NamedTuple):
-    """What a model sees of the data at one step: tokens and targets (B, T), state per layer (B, H), masks."""
-
-    tokens: Any
-    targets: Any
-    state: Any
-    masks: Any
 
 
 class JaxModel:
@@ -57,15 +48,15 @@ class JaxModel:
         dtype: str,
         device: jax.Device,
         optimizer: Optimizer,
-        precision: str,
+        precision: Precision,
         recompute: bool,
     ) -> None:
         self.config = config
         self.parameter_count = parameter_count(config)
         self._dtype = np.dtype(dtype)
         self._device = device
-        self._optimizer = optimizer
-        self._precision = _MATMUL_PRECISION[precision]
+        self._update = Update(optimizer)
+        self._precision = precision
         # Shapes only: nothing is drawn that would be overwritten.
         recurrence = "recompute" if recompute else "fast"
         module = nnx.eval_shape(
@@ -79,7 +70,7 @@ class JaxModel:
     def forward(
         self, tokens: ArrayLike, state: State | None = None, masks: VariationalMasks | None = None
     ) -> tuple[NDArray, list[NDArray]]:
-        new_state, logits = self._run(_forward, self._params, self._window(tokens, tokens, state, masks))
+        logits, new_state = self._run(_forward, self._params, self._window(tokens, None, state, masks))
         return self.to_numpy(logits), [self.to_numpy(s) for s in new_state]
 
     def gradients(
@@ -91,8 +82,8 @@ class JaxModel:
         weight_decay: float = 0.0,
     ) -> tuple[float, dict[str, NDArray], list[NDArray]]:
         window = self._window(tokens, targets, state, masks)
-        loss, new_state, grads = self._run(_gradients, self._params, window, self._dtype.type(weight_decay))
-        return float(loss), self._to_contract(grads), [self.to_numpy(s) for s in new_state]
+        loss, new_state, gradients = self._run(_gradients, self._params, window, self._dtype.type(weight_decay))
+        return float(loss), self._to_spec(gradients), [self.to_numpy(s) for s in new_state]
 
     def train_step(
         self,
@@ -108,7 +99,7 @@ class JaxModel:
         # As arrays, not as Python numbers: a new value is then no reason to compile anew.
         rates = Rates(*(self._dtype.type(rate) for rate in (learning_rate, weight_decay, max_grad_norm)))
         self._params, self._memory, loss, new_state, self.last_grad_norm = self._run(
-            _train_step, self._optimizer, self._params, self._memory, window, rates
+            _train_step, self._update, self._params, self._memory, window, rates
         )
         return loss, new_state
 
@@ -123,16 +114,16 @@ class JaxModel:
         return self._run(_log_likelihoods, self._params, self._window(tokens, targets, state, masks))
 
     def parameters(self) -> dict[str, NDArray]:
-        return self._to_contract(self._params)
+        return self._to_spec(self._params)
 
     def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
-        self._params = self._from_contract(parameters)
+        self._params = self._from_spec(parameters)
 
     def optimizer_state(self) -> OptimizerState:
-        return export_memory(self._memory, self._to_contract)
+        return self._update.state(self._memory, self._to_spec)
 
     def load_optimizer_state(self, state: OptimizerState) -> None:
-        self._memory = self._to_device(import_memory(self._optimizer, self._params, state, self._from_contract))
+        self._memory = self._to_device(self._update.memory(self._params, state, self._from_spec))
 
     def zero_state(self, batch_size: int) -> list[Any]:
         shape = (batch_size, self.config.hidden_size)
@@ -143,35 +134,33 @@ class JaxModel:
 
     def _run(self, compiled: Callable[..., Any], *arguments: Any) -> Any:
         """The result of a compiled function below; the precision of products is a part of what it is compiled for."""
-        with jax.default_matmul_precision(self._precision):
+        with self._precision.products():
             return compiled(self._graph, *arguments)
 
     def _window(
-        self, tokens: ArrayLike, targets: ArrayLike, state: State | None, masks: VariationalMasks | None
-    ) -> _Window:
+        self, tokens: ArrayLike, targets: ArrayLike | None, state: State | None, masks: VariationalMasks | None
+    ) -> Window:
         """The arguments, checked, in the dtypes that the compiled functions are for.
 
         They are copied: JAX may read a NumPy array that it is given after the call has returned.
         """
-        tokens = check_tokens("tokens", tokens, self.config.vocab_size)
-        targets = check_targets(targets, tokens.shape, self.config.vocab_size)
-        if masks is not None:
-            check_masks(self.config, masks, *tokens.shape)
-            masks = jax.tree.map(lambda mask: np.array(mask, self._dtype), masks)
-        state = self.zero_state(len(tokens)) if state is None else self._check_state(state, len(tokens))
-        return _Window(tokens.astype(np.int32), targets.astype(np.int32), state, masks)
+        tokens, targets = check_window(self.config, tokens, targets, state, masks)
+        return Window(
+            tokens.astype(np.int32),
+            None if targets is None else targets.astype(np.int32),
+            self.zero_state(len(tokens)) if state is None else self._own_state(state),
+            None if masks is None else masks.map(lambda mask: np.array(mask, self._dtype)),
+        )
 
-    def _check_state(self, state: State, batch_size: int) -> list[Array]:
+    def _own_state(self, state: State) -> list[Array]:
         # On the model's own device from the first window on: elsewhere it would be compiled for a second time.
-        arrays = [self._to_device(s if isinstance(s, Array) else np.array(s, self._dtype)) for s in state]
-        check_state(self.config, arrays, batch_size)
-        return arrays
+        return [self._to_device(s if isinstance(s, Array) else np.array(s, self._dtype)) for s in state]
 
-    def _to_contract(self, params: nnx.State) -> dict[str, NDArray]:
-        """Copies of the parameters, or of anything else in their structure, by the contract's names."""
+    def _to_spec(self, params: nnx.State) -> dict[str, NDArray]:
+        """Copies of the parameters, or of anything else in their structure, by the specification's names."""
         return nnx.merge(self._graph, params).export_parameters()
 
-    def _from_contract(self, tensors: Mapping[str, NDArray]) -> nnx.State:
+    def _from_spec(self, tensors: Mapping[str, NDArray]) -> nnx.State:
         module = nnx.merge(self._graph, self._shapes)
         module.load_parameters(tensors)
         return self._to_device(nnx.state(module))
@@ -187,21 +176,22 @@ class JaxModel:
 
 
 @partial(jax.jit, static_argnames="graph")
-def _forward(graph: nnx.GraphDef, params: nnx.State, window: _Window) -> tuple[list[Array], Array]:
-    """State after the window, and logits (B, T, V)."""
-    return nnx.merge(graph, params)(window.state, window.tokens, window.masks)
+def _forward(graph: nnx.GraphDef, params: nnx.State, window: Window) -> tuple[Array, list[Array]]:
+    """Logits (B, T, V), and the state after the window."""
+    new_state, logits = nnx.merge(graph, params)(window.state, window.tokens, window.masks)
+    return logits, new_state
 
 
 @partial(jax.jit, static_argnames="graph")
-def _log_likelihoods(graph: nnx.GraphDef, params: nnx.State, window: _Window) -> tuple[Array, list[Array]]:
+def _log_likelihoods(graph: nnx.GraphDef, params: nnx.State, window: Window) -> tuple[Array, list[Array]]:
     """(B, T) in nats; and the state after the window."""
-    new_state, logits = _forward(graph, params, window)
+    logits, new_state = _forward(graph, params, window)
     # Time first, as the model made the logits: no copy of them.
     return -cross_entropy(logits.swapaxes(0, 1), window.targets.T).T, new_state
 
 
 @partial(jax.jit, static_argnames="graph")
-def _negative_log_likelihood(graph: nnx.GraphDef, params: nnx.State, window: _Window) -> tuple[Array, list[Array]]:
+def _negative_log_likelihood(graph: nnx.GraphDef, params: nnx.State, window: Window) -> tuple[Array, list[Array]]:
     """In nats, summed over the window and the batch; and the state after the window."""
     log_likelihoods, new_state = _log_likelihoods(graph, params, window)
     return -log_likelihoods.sum(), new_state
@@ -209,7 +199,7 @@ def _negative_log_likelihood(graph: nnx.GraphDef, params: nnx.State, window: _Wi
 
 @partial(jax.jit, static_argnames="graph")
 def _gradients(
-    graph: nnx.GraphDef, params: nnx.State, window: _Window, weight_decay: Array
+    graph: nnx.GraphDef, params: nnx.State, window: Window, weight_decay: Array
 ) -> tuple[Array, list[Array], nnx.State]:
     """Loss (summed over time, mean over the batch, without weight decay), state, gradients with weight decay."""
 
@@ -217,21 +207,21 @@ def _gradients(
         nll, new_state = _negative_log_likelihood(graph, params, window)
         return nll / len(window.tokens), new_state
 
-    (loss, new_state), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
-    return loss, new_state, jax.tree.map(lambda g, p: g + weight_decay * p, grads, params)
+    (loss, new_state), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
+    return loss, new_state, jax.tree.map(lambda g, p: g + weight_decay * p, gradients, params)
 
 
-@partial(jax.jit, static_argnames=("graph", "optimizer"), donate_argnames=("params", "memory"))
+@partial(jax.jit, static_argnames=("graph", "update"), donate_argnames=("params", "memory"))
 def _train_step(
-    graph: nnx.GraphDef, optimizer: Optimizer, params: nnx.State, memory: Memory, window: _Window, rates: Rates
+    graph: nnx.GraphDef, update: Update, params: nnx.State, memory: Memory, window: Window, rates: Rates
 ) -> tuple[nnx.State, Memory, Array, list[Array], Array]:
     """Parameters and memory after one step, loss, state, and norm of the gradients before clipping.
 
     The buffers of `params` and `memory` are used for their successors.
     """
-    in_loss = jnp.zeros_like(rates.weight_decay) if optimizer.decoupled_weight_decay else rates.weight_decay
-    loss, new_state, grads = _gradients(graph, params, window, in_loss)
-    params, memory, norm = update(optimizer, params, grads, memory, rates)
+    in_loss = jnp.zeros_like(rates.weight_decay) if update.optimizer.decoupled_weight_decay else rates.weight_decay
+    loss, new_state, gradients = _gradients(graph, params, window, in_loss)
+    params, memory, norm = update(params, gradients, memory, rates)
     return params, memory, loss, new_state, norm
 
 
@@ -256,7 +246,7 @@ class JaxBackend:
             # For the whole process: within `with jax.enable_x64()` alone, a caller's arithmetic on the float64 losses
             # and states that a model returns would fall back to float32.
             jax.config.update("jax_enable_x64", True)
-        return JaxModel(config, parameters, dtype, find_device(device), optimizer, precision, recompute)
+        return JaxModel(config, parameters, dtype, find_device(device), optimizer, Precision(precision), recompute)
 
     def describe(self) -> dict[str, str]:
         return {
@@ -273,9 +263,5 @@ def find_device(device: str | None) -> jax.Device:
     Raises:
         ValueError: there is no such device.
     """
-    if device is None:
-        return jax.devices()[0]
-    available = sorted({"cpu", *(d.platform for d in jax.devices())})
-    if device not in available:
-        raise ValueError(f"device={device!r} is not available: there is {', '.join(available)}")
-    return jax.devices(device)[0]
+    available = list(dict.fromkeys(["cpu", *(d.platform for d in jax.devices())]))  # JAX's own choice is the last
+    return jax.devices(choose_device(device, available))[0]

@@ -12,7 +12,8 @@ from jax.typing import ArrayLike, DTypeLike
 
 from rhn.spec.arguments import check_choice, check_size
 from rhn.spec.config import ACTIVATIONS
-from rhn_jax.recurrence import mask_blocks, masked_linear, plain_recurrence
+from rhn_jax.recurrence import masked_linear, time_step
+from rhn_jax.weights import mask_tensors
 
 Recurrence = Callable[..., Array]  # `fast_recurrence` or `plain_recurrence`
 
@@ -20,8 +21,17 @@ Recurrence = Callable[..., Array]  # `fast_recurrence` or `plain_recurrence`
 class RHNCell(nnx.RNNCellBase):
     """One time step of a Recurrent Highway Network layer: L micro-steps of coupled (or not) highway gates.
 
-    Zilly et al., "Recurrent Highway Networks", arXiv 1607.03474, equations 6 to 9. Works inside `nnx.RNN` and
-    `nnx.Bidirectional`. Inputs and carry are cast to the dtype of the parameters.
+    Zilly et al., "Recurrent Highway Networks", arXiv 1607.03474. From the input x and the state s of the time step
+    before, in each micro-step l = 0, ..., L-1, for every gate g in h, t and, if not coupled, c:
+
+        z_g = (s * mask_g) @ R[l,g] + b[l,g]                         SPEC.md 2.2
+              (+ (x * mask_g) @ W[g]  at the first micro-step)       SPEC.md 2.3
+        h = activation(z_h)                                          equation 7, SPEC.md 2.4
+        t = sigmoid(z_t)                                             equation 8, SPEC.md 2.4
+        c = 1 - t, or sigmoid(z_c)                                   equation 9, SPEC.md 2.5, 2.6
+        s = h * t + s * c                                            equation 6, SPEC.md 2.4
+
+    Works inside `nnx.RNN` and `nnx.Bidirectional`. Inputs and carry are cast to the dtype of the parameters.
 
     Args:
         input_size: features E of the input.
@@ -66,7 +76,7 @@ class RHNCell(nnx.RNNCellBase):
         self.couple_gates = couple_gates
         self.activation = activation
 
-        width = (2 if couple_gates else 3) * hidden_size
+        width = self.num_gates * hidden_size
         self.input_weight = uniform_param(rngs, (input_size, width), init_scale, param_dtype)
         self.recurrent_weights = nnx.List(
             uniform_param(rngs, (hidden_size, width), init_scale, param_dtype) for _ in range(recurrence_depth)
@@ -89,28 +99,22 @@ class RHNCell(nnx.RNNCellBase):
             input_mask: (M, ..., E) multiplies the inputs; M = 1 if the gates share it, else G.
             state_mask: (M, ..., H) multiplies what the gates see of the state, at every micro-step.
         """
-        projected = self.project(inputs, input_mask)[None]  # (1, ..., G*H)
-        (state,) = self.recur(plain_recurrence, projected, carry, state_mask)  # (..., H)
-        return state, state
+        input_mask, state_mask = mask_tensors((input_mask, state_mask), like=self.bias[...])
+        projected = self.project(inputs, input_mask)  # (..., G*H)
+        weights = [weight[...] for weight in self.recurrent_weights]
+        state = time_step(self._cast(carry), projected, weights, self.bias[...], state_mask, self.activation)
+        return state, state  # (..., H) each
 
-    def project(self, x: ArrayLike, mask: ArrayLike | None = None) -> Array:
-        """What the input adds to the gates: (..., B, E) to (..., B, G*H), without bias."""
-        x, weight = self._cast(x), self.input_weight[...]
-        mask = None if mask is None else self._cast(mask)
-        return masked_linear(x, mask_blocks(weight, mask), mask)
+    def project(self, x: ArrayLike, mask: Array | None = None) -> Array:
+        """What the input adds to the gates' arguments: (..., B, E) to (..., B, G*H), without bias."""
+        return masked_linear(self._cast(x), self.input_weight[...], mask)
 
     def recur(
-        self, recurrence: Recurrence, projected: Array, state: ArrayLike, state_mask: ArrayLike | None = None
+        self, recurrence: Recurrence, projected: Array, state: ArrayLike, state_mask: Array | None = None
     ) -> Array:
-        """States (T, B, H) by one of the functions of `rhn_jax.recurrence`, with this cell's parameters."""
-        return recurrence(
-            projected,
-            self._cast(state),
-            [weight[...] for weight in self.recurrent_weights],
-            self.bias[...],
-            None if state_mask is None else self._cast(state_mask),
-            self.activation,
-        )
+        """States (T, B, H) by `fast_recurrence` or `plain_recurrence`, with this cell's parameters."""
+        weights = [weight[...] for weight in self.recurrent_weights]
+        return recurrence(projected, self._cast(state), weights, self.bias[...], state_mask, activation=self.activation)
 
     def initialize_carry(
         self,
@@ -126,6 +130,11 @@ class RHNCell(nnx.RNNCellBase):
             raise ValueError("carry_init is given without rngs: it needs them")
         key = rngs.carry() if isinstance(rngs, nnx.Rngs) else rngs()
         return carry_init(key, shape, self.bias.dtype)
+
+    @property
+    def num_gates(self) -> int:
+        """G: 2 if the gates are coupled, else 3."""
+        return 2 if self.couple_gates else 3
 
     @property
     def num_feature_axes(self) -> int:

@@ -14,7 +14,9 @@ from jax.typing import ArrayLike, DTypeLike
 from rhn.spec.arguments import check_choice, check_size
 from rhn.spec.masks import NO_MASKS, VariationalMasks
 from rhn_jax.cell import Recurrence, RHNCell
-from rhn_jax.recurrence import fast_recurrence, plain_recurrence
+from rhn_jax.fast_recurrence import fast_recurrence
+from rhn_jax.recurrence import plain_recurrence
+from rhn_jax.weights import mask_tensors
 
 RECURRENCES: dict[str, Recurrence] = {
     "fast": fast_recurrence,
@@ -103,22 +105,23 @@ class RHN(nnx.Module):
         """
         x = jnp.asarray(x)
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
-            raise ValueError(f"x has shape {x.shape}, needed are 2 or 3 axes, the last of {self.input_size}")
+            raise ValueError(
+                f"x of shape {x.shape} is not accepted: expected 2 or 3 axes with a last axis of {self.input_size}"
+            )
         batch_first = x.ndim == 3 and not self.time_major
         if batch_first:
             x = x.swapaxes(0, 1)  # (T, B, E)
         carry = self.initialize_carry(x.shape[1:]) if carry is None else carry
         state_shape = (*x.shape[1:-1], self.hidden_size)
-        if [jnp.shape(state) for state in carry] != [state_shape] * self.num_layers:
-            raise ValueError(
-                f"carry has shapes {[jnp.shape(s) for s in carry]}, needed are {[state_shape] * self.num_layers}"
-            )
-        masks = NO_MASKS if masks is None else masks
+        shapes, expected = [jnp.shape(state) for state in carry], [state_shape] * self.num_layers
+        if shapes != expected:
+            raise ValueError(f"carry of shapes {shapes} is not accepted: expected one array per layer, {expected}")
+        masks = mask_tensors(NO_MASKS if masks is None else masks, like=self.cells[0].bias[...])
 
         new_carry = []
         for layer, (cell, state) in enumerate(zip(self.cells, carry, strict=True)):
-            projected = cell.project(x, None if masks.input is None else masks.input[layer])  # (T, B, G*H)
-            state_mask = None if masks.state is None else masks.state[layer]  # (M, B, H)
+            input_mask, state_mask = masks.of_layer(layer)  # (M, B, E_i), (M, B, H)
+            projected = cell.project(x, input_mask)  # (T, B, G*H)
             x = cell.recur(RECURRENCES[self.recurrence], projected, state, state_mask)  # (T, B, H)
             new_carry.append(x[-1])
         return new_carry, x.swapaxes(0, 1) if batch_first else x

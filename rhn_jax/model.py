@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
@@ -16,6 +15,7 @@ from rhn.spec.masks import NO_MASKS, VariationalMasks
 from rhn.spec.parameters import check_parameters
 from rhn_jax.cell import uniform_param
 from rhn_jax.layer import RHN
+from rhn_jax.weights import copy_of, from_spec, mask_tensors, put, to_spec
 
 
 class RHNLanguageModel(nnx.Module):
@@ -75,14 +75,14 @@ class RHNLanguageModel(nnx.Module):
             tokens: (B, T) integers below V.
             masks: None drops nothing.
         """
-        masks = NO_MASKS if masks is None else masks
         embedding = self.embedding[...]  # (V, E)
+        masks = mask_tensors(NO_MASKS if masks is None else masks, like=embedding)
         x = embedding[jnp.asarray(tokens).T]  # (T, B, E)
         if masks.embedding is not None:
-            x = x * jnp.asarray(masks.embedding, x.dtype).T[..., None]
+            x = x * masks.embedding.T[..., None]
         carry, top = self.rhn(carry, x, masks)  # per layer (B, H); (T, B, H)
         if masks.output is not None:
-            top = top * jnp.asarray(masks.output, top.dtype)
+            top = top * masks.output
         if self.softmax_weight is None:
             logits = jnp.tensordot(top, embedding, axes=(-1, -1))  # (T, B, V); XLA would copy the embedding's transpose
         else:
@@ -98,40 +98,21 @@ class RHNLanguageModel(nnx.Module):
         """
         check_parameters(self.config, parameters)
 
-        def put(parameter: nnx.Param[Array], value: NDArray) -> None:
-            parameter.set_value(jnp.array(value, parameter.dtype))
-
         put(self.embedding, parameters["embedding"])
         for i, cell in enumerate(self.rhn.cells):
-            put(cell.input_weight, _gates_to_columns(parameters[f"layers.{i}.input_weight"]))
-            for weight, value in zip(cell.recurrent_weights, parameters[f"layers.{i}.recurrent_weight"], strict=True):
-                put(weight, _gates_to_columns(value))
-            put(cell.bias, np.reshape(parameters[f"layers.{i}.bias"], cell.bias.shape))
+            prefix = f"layers.{i}."
+            of_layer = {n.removeprefix(prefix): value for n, value in parameters.items() if n.startswith(prefix)}
+            from_spec(cell, of_layer)
         if self.softmax_weight is not None:
             put(self.softmax_weight, parameters["softmax.weight"])
         put(self.softmax_bias, parameters["softmax.bias"])
 
     def export_parameters(self) -> dict[str, NDArray]:
         """Copies of the parameters, by the names and in the shapes of `rhn.spec.parameters`."""
-        gates = self.config.num_gates
-        tensors = {"embedding": np.asarray(self.embedding)}
+        tensors = {"embedding": copy_of(self.embedding)}
         for i, cell in enumerate(self.rhn.cells):
-            tensors[f"layers.{i}.input_weight"] = _columns_to_gates(np.asarray(cell.input_weight), gates)
-            tensors[f"layers.{i}.recurrent_weight"] = np.stack(
-                [_columns_to_gates(np.asarray(weight), gates) for weight in cell.recurrent_weights]
-            )
-            tensors[f"layers.{i}.bias"] = np.asarray(cell.bias).reshape(self.config.recurrence_depth, gates, -1)
+            tensors |= {f"layers.{i}.{name}": tensor for name, tensor in to_spec(cell).items()}
         if self.softmax_weight is not None:
-            tensors["softmax.weight"] = np.asarray(self.softmax_weight)
-        tensors["softmax.bias"] = np.asarray(self.softmax_bias)
-        return {name: np.array(tensor, order="C") for name, tensor in tensors.items()}
-
-
-def _gates_to_columns(weight: NDArray) -> NDArray:
-    """(G, features, H) of the contract to (features, G*H)."""
-    return np.concatenate(weight, axis=1)
-
-
-def _columns_to_gates(weight: NDArray, num_gates: int) -> NDArray:
-    """(features, G*H) to (G, features, H) of the contract."""
-    return np.stack(np.split(weight, num_gates, axis=1))
+            tensors["softmax.weight"] = copy_of(self.softmax_weight)
+        tensors["softmax.bias"] = copy_of(self.softmax_bias)
+        return tensors

@@ -1,7 +1,5 @@
-"""One RHN layer's recurrence over a window (Zilly et al., arXiv 1607.03474, equations 6 to 9).
-
-Both functions take the input projection of all time steps and compute the same result. `fast_recurrence` has a
-hand-written backward; `plain_recurrence` leaves it to JAX, and so has forward mode as well.
+"""One RHN layer's recurrence over a window (Zilly et al., arXiv 1607.03474, equations 6 to 9; SPEC.md 2.2 to 2.6),
+written for reading. `fast_recurrence.py` computes the same, faster.
 
 Shapes: T time, B batch, H hidden, L micro-steps, G gates (2: h, t with c = 1 - t; 3: h, t, c), M masks (1 or G).
 B stands for any number of batch axes, none included.
@@ -9,84 +7,46 @@ B stands for any number of batch axes, none included.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from rhn.port_tools import steps_per_slice
+Activation = Callable[[Array], Array]
 
-_ACTIVATION: dict[str, Callable[[Array], Array]] = {
-    "tanh": jnp.tanh,
-    "sigmoid": jax.nn.sigmoid,
-    "relu": jax.nn.relu,
-}
-# Derivative of each activation, as a function of its value h.
-_ACTIVATION_SLOPE: dict[str, Callable[[Array], Array]] = {
-    "tanh": lambda h: 1 - h * h,
-    "sigmoid": lambda h: h * (1 - h),
-    "relu": lambda h: (h > 0).astype(h.dtype),
-}
-
-# Rows (time x batch) that the backward treats at a time, at least. Enough to keep the weight gradients' matrix products
-# efficient; few enough that its buffers stay small beside what the forward saved.
-_SLICE_ROWS = 512
-# On a CPU, XLA multiplies faster by a large matrix that it finds transposed. So many rows make up for transposing it.
-_ROWS_WORTH_A_TRANSPOSE = 100
+ACTIVATION: dict[str, Activation] = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "relu": jax.nn.relu}
 
 
-def fast_recurrence(
+def micro_step(s: Array, z: Array, activation: Activation) -> Array:
+    """The state after one micro-step (B, H), from the state s before it and the gates' arguments z (B, G*H)."""
+    z_h, z_t, *z_c = jnp.split(z, z.shape[-1] // s.shape[-1], axis=-1)  # (B, H) each
+    h, t = activation(z_h), jax.nn.sigmoid(z_t)  # (B, H) each
+    c = jax.nn.sigmoid(z_c[0]) if z_c else 1 - t  # (B, H)
+    return h * t + s * c  # (B, H): the carried s is never masked
+
+
+def time_step(
+    s: Array,
     projected: Array,
-    state: Array,
     recurrent_weights: Sequence[Array],
     biases: Array,
     state_mask: Array | None = None,
     activation: str = "tanh",
-    recompute: bool = False,
 ) -> Array:
-    """States after every time step of a window, with a hand-written backward.
-
-    The backward takes, per micro-step, one elementwise update and one matrix product, and after the last of them
-    each weight's gradient as one matrix product over time and batch; long windows in slices of time. It is itself
-    differentiable in reverse mode.
+    """The state (B, H) after the L micro-steps of one time step.
 
     Args:
-        projected: (T, B, G*H) masked input times input weight.
-        state: (B, H) before the window.
-        recurrent_weights: L matrices (H, G*H), one block of H columns per gate.
-        biases: (L, G*H).
-        state_mask: (M, B, H) constant over time and micro-steps, or None.
-        activation: of the candidate h; "tanh", "sigmoid" or "relu".
-        recompute: keep `projected` and the states for the backward but no gates, and compute these anew there, one
-            matrix product per level: exact, in a little more time, and in less memory where there are several slices.
-
-    Returns:
-        (T, B, H).
-
-    Raises:
-        TypeError: in forward mode (`jax.jvp`, `jax.jacfwd`), which only `plain_recurrence` has. `jax.hessian` works: it
-            is forward mode over the hand-written backward.
+        s: (B, H), the state after the time step before.
+        projected: (B, G*H), what the input adds to the gates' arguments, at the first micro-step only.
+        recurrent_weights, biases, state_mask, activation: see `plain_recurrence`.
     """
-
-    def time_slice(s: Array, projected_now: Array) -> tuple[Array, Array]:
-        """State (B, H) after some time steps, and after each of them; projected_now holds theirs."""
-        outputs = _fast_recurrence(
-            activation, recompute, projected_now, s, tuple(recurrent_weights), biases, state_mask
-        )
-        return outputs[-1], outputs
-
-    length = steps_per_slice(len(projected), math.prod(state.shape[:-1]), _SLICE_ROWS)
-    if length == len(projected):
-        return time_slice(state, projected)[1]
-    # The derivative of this scan goes through the slices backwards: of all else but what the forward keeps, and the
-    # gradient of `projected`, there is one slice in memory at a time.
-    slices = projected.reshape(-1, length, *projected.shape[1:])  # (slices, time, B, G*H)
-    _, outputs = lax.scan(time_slice, state, slices)
-    return outputs.reshape(-1, *state.shape)
+    for step, (weight, bias) in enumerate(zip(recurrent_weights, biases, strict=True)):
+        z = masked_linear(s, weight, state_mask) + bias  # (B, G*H)
+        if step == 0:
+            z = z + projected
+        s = micro_step(s, z, ACTIVATION[activation])  # (B, H)
+    return s
 
 
 def plain_recurrence(
@@ -97,198 +57,40 @@ def plain_recurrence(
     state_mask: Array | None = None,
     activation: str = "tanh",
 ) -> Array:
-    """As `fast_recurrence`, differentiated by JAX: any order, any mode; slower."""
-    return _forward(activation, projected, state, tuple(recurrent_weights), biases, state_mask, keep_gates=False)[0]
+    """States after every time step of a window, differentiated by JAX: any order, any mode; slower.
+
+    Args:
+        projected: (T, B, G*H) masked input times input weight.
+        state: (B, H) before the window.
+        recurrent_weights: L matrices (H, G*H), one block of H columns per gate.
+        biases: (L, G*H).
+        state_mask: (M, B, H) constant over time and micro-steps, or None.
+        activation: of the candidate h; "tanh", "sigmoid" or "relu".
+
+    Returns:
+        (T, B, H).
+    """
+
+    def step(s: Array, projected_now: Array) -> tuple[Array, Array]:
+        s = time_step(s, projected_now, recurrent_weights, biases, state_mask, activation)  # (B, H)
+        return s, s
+
+    _, outputs = lax.scan(step, state, projected)  # (T, B, H)
+    return outputs
 
 
-def masked_linear(x: Array, blocks: Sequence[Array], mask: Array | None) -> Array:
+def masked_linear(x: Array, weight: Array, mask: Array | None) -> Array:
     """(x * mask) @ weight, every gate with its own mask.
 
     Args:
         x: (..., B, features).
-        blocks: the weight (features, G*H) as `mask_blocks` cuts it.
+        weight: (features, G*H).
         mask: (M, B, features), M = 1 if the gates share it, else G; or None.
 
     Returns:
         (..., B, G*H).
     """
     if mask is None:
-        return x @ blocks[0]
-    return jnp.concatenate([(x * m) @ block for m, block in zip(mask, blocks, strict=True)], axis=-1)
-
-
-def mask_blocks(weight: Array, mask: Array | None) -> list[Array]:
-    """`weight` (features, G*H) cut into the columns that each mask is for; whole if there is but one, or none.
-
-    Done once per window: XLA does not move the copies that it costs out of a loop.
-    """
-    return [weight] if mask is None else jnp.split(weight, len(mask), axis=1)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Forward and backward. `lax.scan` runs over time; the micro-steps are unrolled inside, so that every weight is an
-# array of its own in the loop and none is sliced out of a stack at each step.
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-class _Gates(NamedTuple):
-    """Values of the gates in one micro-step, (B, H) each, or (T, B, H) in all time steps; c is None if coupled."""
-
-    h: Array
-    t: Array
-    c: Array | None
-
-
-def _gates(
-    activation: str, s: Array, blocks: Sequence[Array], bias: Array, state_mask: Array | None, projected: Array | None
-) -> _Gates:
-    """Gates of one level's micro-steps that start from the states s (..., B, H).
-
-    `projected` (..., B, G*H) is that of the same time steps at the first level, None at the others.
-    """
-    z = masked_linear(s, blocks, state_mask) + bias  # (..., B, G*H)
-    if projected is not None:
-        z = z + projected
-    z_h, z_t, *z_c = jnp.split(z, z.shape[-1] // s.shape[-1], axis=-1)  # (..., B, H) each
-    return _Gates(_ACTIVATION[activation](z_h), jax.nn.sigmoid(z_t), jax.nn.sigmoid(z_c[0]) if z_c else None)
-
-
-def _forward(
-    activation: str,
-    projected: Array,
-    state: Array,
-    weights: tuple[Array, ...],
-    biases: Array,
-    state_mask: Array | None,
-    keep_gates: bool,
-) -> tuple[Array, list[Array], list[_Gates] | None]:
-    """Outputs (T, B, H); and per level the states (T, B, H) that its micro-steps start from, and their gates."""
-    blocks_of_weights = [mask_blocks(weight, state_mask) for weight in weights]  # [level][mask] (H, G*H / M)
-    transpose = math.prod(projected.shape[:-1]) >= _ROWS_WORTH_A_TRANSPOSE
-    if transpose:  # and back in the loop, where the product does it
-        blocks_of_weights = [[block.T for block in blocks] for blocks in blocks_of_weights]
-
-    def time_step(s: Array, projected_now: Array) -> tuple[Array, tuple[Array, list[Array], list[_Gates] | None]]:
-        states, gates = [], []
-        for level, blocks in enumerate(blocks_of_weights):
-            if transpose:
-                blocks = [block.T for block in blocks]
-            h, t, c = now = _gates(
-                activation, s, blocks, biases[level], state_mask, projected_now if level == 0 else None
-            )
-            states.append(s)
-            gates.append(now)
-            s = h * t + s * (1 - t if c is None else c)  # (B, H): the carried s is never masked
-        return s, (s, states, gates if keep_gates else None)
-
-    _, (outputs, states, gates) = lax.scan(time_step, state, projected)
-    return outputs, states, gates
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _fast_recurrence(
-    activation: str,
-    recompute: bool,
-    projected: Array,
-    state: Array,
-    weights: tuple[Array, ...],
-    biases: Array,
-    state_mask: Array | None,
-) -> Array:
-    return _forward(activation, projected, state, weights, biases, state_mask, keep_gates=False)[0]
-
-
-class _Residuals(NamedTuple):
-    """What the forward leaves to the backward; with `recompute` no gates, but what they are computed from."""
-
-    projected: Array | None
-    weights: tuple[Array, ...]
-    biases: Array
-    state_mask: Array | None
-    states: list[Array]
-    gates: list[_Gates] | None
-
-
-def _fast_forward(
-    activation: str,
-    recompute: bool,
-    projected: Array,
-    state: Array,
-    weights: tuple[Array, ...],
-    biases: Array,
-    state_mask: Array | None,
-) -> tuple[Array, _Residuals]:
-    outputs, states, gates = _forward(
-        activation, projected, state, weights, biases, state_mask, keep_gates=not recompute
-    )
-    return outputs, _Residuals(projected if recompute else None, weights, biases, state_mask, states, gates)
-
-
-def _fast_backward(
-    activation: str, recompute: bool, residuals: _Residuals, d_outputs: Array
-) -> tuple[Array, Array, tuple[Array, ...], Array, Array | None]:
-    """Gradients of projected, state, weights, biases and state_mask, given that of the outputs (T, B, H)."""
-    projected, weights, biases, state_mask, states, gates = residuals
-    slope = _ACTIVATION_SLOPE[activation]
-    blocks = [mask_blocks(weight, state_mask) for weight in weights]
-    if gates is None:
-        gates = [
-            _gates(activation, s, block, bias, state_mask, projected if level == 0 else None)
-            for level, (s, block, bias) in enumerate(zip(states, blocks, biases, strict=True))
-        ]
-
-    def time_step(
-        carry: tuple[Array, Array | None], now: tuple[Array, list[Array], list[_Gates]]
-    ) -> tuple[tuple[Array, Array | None], list[Array]]:
-        d_s, d_mask = carry  # (B, H), (M, B, H)
-        d_output, states_now, gates_now = now
-        d_s = d_s + d_output
-        d_z_of_level = []
-        for level in reversed(range(len(weights))):
-            s, (h, t, c) = states_now[level], gates_now[level]
-            if c is None:
-                d_gates = [t * slope(h), (h - s) * t * (1 - t)]  # per gate (B, H), still without the factor d_s
-            else:
-                d_gates = [t * slope(h), h * t * (1 - t), s * c * (1 - c)]
-            d_z = jnp.concatenate([d_s * d_gate for d_gate in d_gates], axis=-1)  # (B, G*H)
-            d_z_of_level.append(d_z)
-            d_s_masked, d_mask_now = _masked_linear_backward(d_z, s, blocks[level], state_mask)
-            d_s = d_s * (1 - t if c is None else c) + d_s_masked
-            d_mask = None if d_mask is None or d_mask_now is None else d_mask + d_mask_now
-        return (d_s, d_mask), d_z_of_level[::-1]
-
-    start = (jnp.zeros_like(d_outputs[0]), None if state_mask is None else jnp.zeros_like(state_mask))
-    (d_state, d_mask), d_z_of_level = lax.scan(time_step, start, (d_outputs, states, gates), reverse=True)
-    d_weights = tuple(_weight_gradient(s, d_z, state_mask) for s, d_z in zip(states, d_z_of_level, strict=True))
-    d_biases = jnp.stack([d_z.reshape(-1, d_z.shape[-1]).sum(axis=0) for d_z in d_z_of_level])  # (L, G*H)
-    return d_z_of_level[0], d_state, d_weights, d_biases, d_mask
-
-
-_fast_recurrence.defvjp(_fast_forward, _fast_backward)
-
-
-def _masked_linear_backward(
-    d_z: Array, s: Array, blocks: Sequence[Array], mask: Array | None
-) -> tuple[Array, Array | None]:
-    """Gradients of s (B, H) and mask (M, B, H) in `masked_linear(s, blocks, mask)`, given that of its value.
-
-    Where nobody asks for the mask's gradient, XLA removes it from the loop.
-    """
-    if mask is None:
-        return d_z @ blocks[0].T, None
-    parts = zip(jnp.split(d_z, len(mask), axis=-1), blocks, strict=True)
-    d_masked = jnp.stack([d_z_part @ block.T for d_z_part, block in parts])  # (M, B, H)
-    return (d_masked * mask).sum(axis=0), d_masked * s
-
-
-def _weight_gradient(states: Array, d_z: Array, mask: Array | None) -> Array:
-    """(H, G*H) gradient of one level's weight: a single product over time and batch for all gates with one mask.
-
-    states (T, B, H) and d_z (T, B, G*H) are those of all time steps.
-    """
-    masks = [1] if mask is None else mask
-    parts = zip(masks, jnp.split(d_z, len(masks), axis=-1), strict=True)
-    time_and_batch = list(range(states.ndim - 1))
-    return jnp.concatenate(
-        [jnp.tensordot(states * m, d_z_part, axes=(time_and_batch, time_and_batch)) for m, d_z_part in parts], axis=1
-    )
+        return x @ weight
+    weights = jnp.split(weight, len(mask), axis=1)  # the columns that each mask is for
+    return jnp.concatenate([(x * m) @ w for m, w in zip(mask, weights, strict=True)], axis=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -12,6 +13,7 @@ import optax
 from jax import Array
 from numpy.typing import NDArray
 
+from rhn.port_tools import OptimizerMemory, Tensors, pack_optimizer_state, unpack_optimizer_state
 from rhn.spec.optimizers import Optimizer, OptimizerState
 
 Tree = Any  # a pytree of arrays with the structure of the parameters
@@ -40,68 +42,69 @@ class Memory(NamedTuple):
     average: Tree | None
 
 
-def update(optimizer: Optimizer, params: Tree, grads: Tree, memory: Memory, rates: Rates) -> tuple[Tree, Memory, Array]:
-    """Parameters and memory after one step, and the global norm of the gradients before clipping.
+@dataclass(frozen=True)
+class Update:
+    """Changes parameters and memory. It holds neither: both go through the compiled function that it is called in.
 
-    `grads` hold the weight decay unless it is decoupled.
+    Args:
+        optimizer: what is done.
     """
-    updates, optax_state = _transformation(optimizer, rates).update(grads, memory.optax, params)
-    params = optax.apply_updates(params, updates)
-    averaged_steps, average = memory.averaged_steps, memory.average
-    if averaged_steps is not None:
-        averaged_steps = averaged_steps + 1
-        average = jax.tree.map(lambda mean, p: mean + (p - mean) / averaged_steps.astype(p.dtype), average, params)
-    return params, Memory(optax_state, averaged_steps, average), optax.tree.norm(grads)
 
+    optimizer: Optimizer
 
-def _transformation(optimizer: Optimizer, rates: Rates) -> optax.GradientTransformation:
-    """Gradients to what is added to the parameters. `rates` may be tracers: the structure does not depend on them."""
-    steps = [optax.clip_by_global_norm(rates.max_grad_norm)]
-    if optimizer.name == "adam":
-        steps.append(optax.scale_by_adam(optimizer.beta1, optimizer.beta2, optimizer.epsilon))
-        if optimizer.decoupled_weight_decay:
-            steps.append(optax.add_decayed_weights(rates.weight_decay))
-    steps.append(optax.scale(-rates.learning_rate))
-    if optimizer.name == "sgd" and optimizer.decoupled_weight_decay:  # (p + step) * (1 - decay), not scaled by the rate
-        steps += [optax.scale(1 - rates.weight_decay), optax.add_decayed_weights(-rates.weight_decay)]
-    return optax.chain(*steps)
+    def __call__(self, params: Tree, gradients: Tree, memory: Memory, rates: Rates) -> tuple[Tree, Memory, Array]:
+        """Parameters and memory after one step, and the global norm of the gradients before clipping.
 
+        `gradients` hold the weight decay unless it is decoupled.
+        """
+        updates, optax_state = self._transformation(rates).update(gradients, memory.optax, params)
+        params = optax.apply_updates(params, updates)
+        averaged_steps, average = memory.averaged_steps, memory.average
+        if averaged_steps is not None:
+            averaged_steps = averaged_steps + 1
+            average = jax.tree.map(lambda mean, p: mean + (p - mean) / averaged_steps.astype(p.dtype), average, params)
+        return params, Memory(optax_state, averaged_steps, average), optax.tree.norm(gradients)
 
-def import_memory(
-    optimizer: Optimizer, params: Tree, state: OptimizerState, from_contract: Callable[[dict[str, NDArray]], Tree]
-) -> Memory:
-    """The memory that `rhn.spec.optimizers` describes; `from_contract` takes tensors by the contract's names."""
+    def memory(self, params: Tree, state: OptimizerState, from_spec: Callable[[Tensors], Tree]) -> Memory:
+        """The memory that `state` describes; {} at the start.
 
-    def remembered(kind: str) -> Tree | None:
-        prefix = f"{kind}."
-        named = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        return from_contract(named) if named else None
+        Args:
+            params: the parameters, for their structure.
+            state: as `rhn.spec.optimizers` names it.
+            from_spec: a tree like the parameters from tensors by the specification's names.
+        """
+        step, mean, square, averaged_steps, average = unpack_optimizer_state(state)
+        optax_state = self._transformation(Rates(0.0, 0.0, 0.0)).init(params)
+        if step is not None and mean is not None and square is not None:
+            count = jnp.asarray(step, jnp.int32)
+            optax_state = optax.tree.set(optax_state, count=count, mu=from_spec(mean), nu=from_spec(square))
+        if averaged_steps is None:
+            return Memory(optax_state, None, None)
+        mean_of_steps = optax.tree.zeros_like(params) if average is None else from_spec(average)
+        return Memory(optax_state, jnp.asarray(averaged_steps, jnp.int32), mean_of_steps)
 
-    optax_state = _transformation(optimizer, Rates(0.0, 0.0, 0.0)).init(params)
-    if "step" in state:
-        count = jnp.asarray(state["step"], jnp.int32)
-        optax_state = optax.tree.set(optax_state, count=count, mu=remembered("mean"), nu=remembered("square"))
-    if "averaged_steps" not in state:
-        return Memory(optax_state, None, None)
-    average = remembered("average")
-    average = optax.tree.zeros_like(params) if average is None else average
-    return Memory(optax_state, jnp.asarray(state["averaged_steps"], jnp.int32), average)
+    def state(self, memory: Memory, to_spec: Callable[[Tree], dict[str, NDArray]]) -> OptimizerState:
+        """Copies of the memory by the names of `rhn.spec.optimizers`; the inverse of `memory`."""
+        remembered = OptimizerMemory()
+        step = optax.tree.get(memory.optax, "count")
+        if step is not None and step > 0:
+            mean, square = (to_spec(optax.tree.get(memory.optax, name)) for name in ("mu", "nu"))
+            remembered = remembered._replace(step=int(step), mean=mean, square=square)
+        if memory.averaged_steps is not None:
+            averaged_steps = int(memory.averaged_steps)
+            average = to_spec(memory.average) if averaged_steps > 0 else None
+            remembered = remembered._replace(averaged_steps=averaged_steps, average=average)
+        return pack_optimizer_state(remembered)
 
-
-def export_memory(memory: Memory, to_contract: Callable[[Tree], dict[str, NDArray]]) -> OptimizerState:
-    """Copies of the memory by the names of `rhn.spec.optimizers`; the inverse of `import_memory`."""
-    state: OptimizerState = {}
-    step = optax.tree.get(memory.optax, "count")
-    if step is not None and step > 0:
-        state["step"] = np.array(step)
-        for kind, name in (("mean", "mu"), ("square", "nu")):
-            state |= _prefixed(kind, to_contract(optax.tree.get(memory.optax, name)))
-    if memory.averaged_steps is not None:
-        state["averaged_steps"] = np.array(memory.averaged_steps)
-        if memory.averaged_steps > 0:
-            state |= _prefixed("average", to_contract(memory.average))
-    return state
-
-
-def _prefixed(kind: str, tensors: dict[str, NDArray]) -> OptimizerState:
-    return {f"{kind}.{name}": value for name, value in tensors.items()}
+    def _transformation(self, rates: Rates) -> optax.GradientTransformation:
+        """From gradients to what is added to the parameters. `rates` may be tracers."""
+        optimizer = self.optimizer
+        steps = [optax.clip_by_global_norm(rates.max_grad_norm)]
+        if optimizer.name == "adam":
+            steps.append(optax.scale_by_adam(optimizer.beta1, optimizer.beta2, optimizer.epsilon))
+            if optimizer.decoupled_weight_decay:
+                steps.append(optax.add_decayed_weights(rates.weight_decay))
+        steps.append(optax.scale(-rates.learning_rate))
+        if optimizer.name == "sgd" and optimizer.decoupled_weight_decay:  # (p + step) * (1 - decay), whatever the rate
+            steps += [optax.scale(1 - rates.weight_decay), optax.add_decayed_weights(-rates.weight_decay)]
+        return optax.chain(*steps)

@@ -116,7 +116,7 @@ def build(case: Case, **options: Any) -> JaxModel:
 def training_program(model: JaxModel, case: Case) -> Any:
     window = model._window(case.tokens, case.targets, case.state, case.masks)
     rates = Rates(*np.float32([0.1, 1e-3, 10.0]))
-    return model._run(_train_step.trace, model._optimizer, model._params, model._memory, window, rates).jaxpr.jaxpr
+    return model._run(_train_step.trace, model._update, model._params, model._memory, window, rates).jaxpr.jaxpr
 
 
 def test_scans_and_products_of_a_training_step() -> None:

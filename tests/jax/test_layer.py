@@ -225,7 +225,7 @@ def test_parameters_have_the_documented_shapes() -> None:
     for layer, width in enumerate((E, H)):
         expected[f"cells.{layer}.input_weight"] = (width, 3 * H)
         expected[f"cells.{layer}.bias"] = (L, 3 * H)
-        expected |= {f"cells.{layer}.recurrent_weights.{level}": (H, 3 * H) for level in range(L)}
+        expected |= {f"cells.{layer}.recurrent_weights.{micro_step}": (H, 3 * H) for micro_step in range(L)}
     assert shapes == expected
 
 
@@ -277,10 +277,14 @@ def test_impossible_options(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("x_shape", "carry_shapes", "message"),
     [
-        ((B, T, E + 1), None, r"x has shape \(3, 4, 6\)"),
-        ((E,), None, r"x has shape \(5,\)"),
-        ((B, T, E), [(B + 1, H)], r"carry has shapes \[\(4, 6\)\], needed are \[\(3, 6\)\]"),
-        ((B, T, E), [(B, H)] * 2, r"carry has shapes \[\(3, 6\), \(3, 6\)\], needed are \[\(3, 6\)\]"),
+        ((B, T, E + 1), None, r"x of shape \(3, 4, 6\) is not accepted"),
+        ((E,), None, r"x of shape \(5,\) is not accepted"),
+        (
+            (B, T, E),
+            [(B + 1, H)],
+            r"carry of shapes \[\(4, 6\)\] is not accepted: expected one array per layer, \[\(3, 6\)\]",
+        ),
+        ((B, T, E), [(B, H)] * 2, r"carry of shapes \[\(3, 6\), \(3, 6\)\] is not accepted: .* \[\(3, 6\)\]"),
     ],
 )
 def test_impossible_shapes(x_shape: tuple[int, ...], carry_shapes: list[tuple[int, ...]] | None, message: str) -> None:
