@@ -142,5 +142,7 @@ def test_bad_options_say_what_is_accepted() -> None:
         RHN(6, 2, recurrence="quick")
     with pytest.raises(ValueError, match="stateful=True is not accepted with a batch size of None"):
         RHN(6, 2, stateful=True)(keras.Input((5, 3)))
-    with pytest.raises(ValueError, match=r"initial_state of shapes \[\(4, 6\)\] is not accepted: expected one per layer"):
+    with pytest.raises(
+        ValueError, match=r"initial_state of shapes \[\(4, 6\)\] is not accepted: expected one per layer"
+    ):
         RHN(6, 2, 2)(X, initial_state=[tf.zeros((4, 6))])
