@@ -96,7 +96,9 @@ def load_corpus(
     if level not in kind.levels:
         raise DataError(f"level={level!r} is not possible for {name}; accepted is {' or '.join(kind.levels)}")
     if len(split) != 3 or not all(part > 0 for part in split) or not math.isclose(sum(split), 1):
-        raise DataError(f"split={split} must be three positive fractions for train, valid and test that sum to 1")
+        raise DataError(
+            f"split={split} is not accepted: expected three positive fractions for train, valid and test that sum to 1"
+        )
     train_part, valid_part, test_part = split
     cache = Path(cache_path).expanduser() if cache_path is not None else _default_cache()
 
@@ -113,7 +115,7 @@ def _read_published(request: _Request) -> list[Text]:
     request.refuse_split("its split is fixed")
     path = request.data_path
     if path is not None and not isinstance(path, (str, os.PathLike)):
-        raise DataError(f"data_path={path} must be one folder for {request.name}")
+        raise DataError(f"data_path={path} is not accepted: expected one folder for {request.name}")
     folder = Path(path).expanduser() if path is not None else None
     files = obtain(SOURCES[request.name], folder, request.cache, request.download)
     return [read_text(file) for file in files] if len(files) == 3 else _split(read_text(files[0]), request)
@@ -147,7 +149,7 @@ def _read_own(request: _Request) -> list[Text]:
     if len(files) != 3 or not all(file.is_file() for file in files):
         missing = ", ".join(str(file) for file in files if not file.is_file())
         raise DataError(
-            f"data_path={path} must be one file, a folder with {', '.join(SPLIT_FILES)}, or three files"
+            f"data_path={path} is not accepted: expected one file, a folder with {', '.join(SPLIT_FILES)}, or three files"
             + (f": there is no {missing}" if missing else "")
         )
     request.refuse_split("train, valid and test are files of their own")

@@ -44,7 +44,7 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
-            raise DataError(f"level must be one of {', '.join(LEVELS)}, not {self.level!r}")
+            raise DataError(f"level={self.level!r} is not accepted: expected one of {', '.join(LEVELS)}")
         if not self.symbols or len(set(self.symbols)) != len(self.symbols):
             raise DataError("a vocabulary needs at least one symbol, and each symbol only once")
 
