@@ -71,7 +71,7 @@ class ReferenceModel:
             self.config, self._parameters, tokens, targets, state, masks, in_loss
         )
         self.last_grad_norm = reference.global_norm(grads)
-        self._parameters, self._optimizer_state = reference.update(
+        parameters, self._optimizer_state = reference.update(
             self._optimizer,
             self._parameters,
             grads,
@@ -80,6 +80,8 @@ class ReferenceModel:
             weight_decay,
             max_grad_norm,
         )
+        # Rounded between the steps, so that a run continues from a checkpoint as if it had not been stopped.
+        self._parameters = {name: value.astype(self._dtype).astype(np.float64) for name, value in parameters.items()}
         return loss, new_state
 
     def evaluate_step(

@@ -149,8 +149,8 @@ def _read_own(request: _Request) -> list[Text]:
     if len(files) != 3 or not all(file.is_file() for file in files):
         missing = ", ".join(str(file) for file in files if not file.is_file())
         raise DataError(
-            f"data_path={path} is not accepted: expected one file, a folder with {', '.join(SPLIT_FILES)}, or three files"
-            + (f": there is no {missing}" if missing else "")
+            f"data_path={path} is not accepted: expected one file, a folder with {', '.join(SPLIT_FILES)}, or three"
+            " files" + (f": there is no {missing}" if missing else "")
         )
     request.refuse_split("train, valid and test are files of their own")
     return [read_text(file) for file in files]

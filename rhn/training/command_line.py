@@ -5,6 +5,7 @@ python -m rhn_torch.train [COMMAND] [with [RECIPE ...] [CONFIG FILE ...] [OPTION
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import signal
 import sys
@@ -25,7 +26,7 @@ from rhn.training.evaluate.gates import analyse_checkpoint
 from rhn.training.evaluate.generate import generate_text
 from rhn.training.evaluate.monte_carlo import evaluate_mc as evaluate_by_monte_carlo
 from rhn.training.evaluate.stream import evaluate_checkpoint
-from rhn.training.help import configuration, help_on, overview
+from rhn.training.help import configuration, help_on, overview, recipes
 from rhn.training.options import COMMANDS, DEFAULTS, OPTIONS, OptionError, RunInterruptedError, options_from
 from rhn.training.recipes import RECIPES
 from rhn.training.train import train as train_model
@@ -44,6 +45,13 @@ _FLAGS_WITH_ARGUMENT = (
     *("-c", "--comment", "-C", "--capture", "-F", "--file_storage", "-i", "--id", "-l", "--loglevel"),
     *("-m", "--mongo_db", "-n", "--name", "-P", "--priority", "-s", "--sql", "-S", "--s3", "-t", "--tiny_db"),
 )
+
+_PACKAGES_OF_FLAGS = {
+    **dict.fromkeys(("-m", "--mongo_db"), "pymongo"),
+    **dict.fromkeys(("-s", "--sql"), "sqlalchemy"),
+    **dict.fromkeys(("-S", "--s3"), "boto3"),
+    **dict.fromkeys(("-t", "--tiny_db"), "tinydb"),
+}
 
 
 class RHNExperiment(Experiment):
@@ -107,6 +115,10 @@ def create_experiment(backend: str) -> RHNExperiment:
         _user_errors(options_from, _config)
         say(configuration(_config, {name for name in DEFAULTS if _config[name] != DEFAULTS[name]}))
 
+    @ex.command(unobserved=True)
+    def print_named_configs() -> None:
+        say(recipes())
+
     for command, meaning in COMMANDS.items():
         ex.commands[command].__doc__ = meaning
     return ex
@@ -122,11 +134,18 @@ def run(backend: str, arguments: Sequence[str] | None = None) -> None:
             about = words.values.get("about", words.command)
             say(overview(program) if about in ("help", None) else help_on(about, program))
             return
+        _check_observers(words.flags)
         create_experiment(backend).run_commandline([program, *words.for_sacred()])
-    except OptionError as error:
+    except (OptionError, ImportError) as error:
         sys.exit(f"error: {error}")
-    except ImportError as error:  # an observer of Sacred whose package is not installed
-        sys.exit(f"error: {error.name or error} is needed for {' '.join(words.flags)}, and is not installed")
+
+
+def _check_observers(flags: Sequence[str]) -> None:
+    """Raise ImportError if a flag needs a package that is not installed."""
+    for flag in flags:
+        package = _PACKAGES_OF_FLAGS.get(flag)
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise ImportError(f"{flag} needs {package}, which is not installed: pip install {package}")
 
 
 def _user_errors(command: Callable[..., Any], *arguments: Any) -> Any:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from rhn.training.options import COMMANDS, OPTIONS, Option, OptionError, options_of
 from rhn.training.paper import paper_result
 from rhn.training.recipes import RECIPES
-from rhn.training.words import nearest
 
 _WIDTH = 110
 
@@ -31,7 +31,6 @@ def overview(program: str) -> str:
         _entry("print_config", "Print the value of every option, and change nothing.", 18),
         _entry("help COMMAND", "List the options of a command.", 18),
     ]
-    recipes = [_entry(name, describe_recipe(name), 20) for name in RECIPES]
     return "\n".join(
         [
             f"{program} [COMMAND] [with [RECIPE] [FILE.json] [OPTION=VALUE ...]]",
@@ -41,7 +40,7 @@ def overview(program: str) -> str:
             *others,
             "",
             "Recipes:",
-            *recipes,
+            recipes(),
             "",
             "Examples:",
             f"  {program} with demo",
@@ -67,7 +66,9 @@ def help_on(about: str, program: str) -> str:
         return "\n".join([f"{about}: {describe_recipe(about)}", "", *values])
     if about in OPTIONS:
         return "\n".join(_option_lines(OPTIONS[about]))
-    raise OptionError(f"help {about!r} is not known{nearest(about, [*COMMANDS, *RECIPES, *OPTIONS])}")
+    close = get_close_matches(about, [*COMMANDS, *RECIPES, *OPTIONS], n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"expected one of the commands {', '.join(COMMANDS)}"
+    raise OptionError(f"help {about!r} is not known: {hint}")
 
 
 def _help_on_command(command: str, program: str) -> str:
@@ -91,6 +92,11 @@ _INDENT: dict[str, Any] = {"initial_indent": " " * 6, "subsequent_indent": " " *
 
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
+
+
+def recipes() -> str:
+    """All recipes, a line each: the page of `print_named_configs`."""
+    return "\n".join(_entry(name, describe_recipe(name), 20) for name in RECIPES)
 
 
 def describe_recipe(name: str) -> str:

@@ -36,7 +36,7 @@ from rhn.training.run.folder import (
     resumed_options,
 )
 from rhn.training.score import UNITS, in_units
-from rhn_datasets import Corpus, load_corpus, windows
+from rhn_datasets import Corpus, DataError, load_corpus, windows
 
 SAMPLE_LENGTH = {"word": 100, "char": 400, "byte": 400}  # tokens
 METRICS = ("train_nats", "valid_nats", "test_nats", "learning_rate", "gradient_norm", "tokens_per_second")
@@ -262,7 +262,7 @@ def _check_lengths(corpus: Corpus, plan: Plan) -> None:
     for part in ("train", "valid", "test"):
         try:
             windows(getattr(corpus, part), o.batch_size, o.bptt_length, drop_last=part == "train")
-        except ValueError as error:
+        except DataError as error:
             raise OptionError(f"the {part} part of dataset={o.dataset!r} is not accepted: {error}") from error
 
 

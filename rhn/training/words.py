@@ -73,7 +73,8 @@ def read_words(arguments: Sequence[str], recipes: Collection[str], flags_with_ar
         elif command == "help":
             return Words(command="help", values={"about": word})
         else:
-            raise OptionError(f"word {word!r} is not understood: options and recipes come after the word `with`")
+            hint = f"did you mean `with {word}`?" if _is_update(word, recipes) else "options come after the word `with`"
+            raise OptionError(f"word {word!r} is not understood: {hint}")
     return Words(command, words.flags, words.recipes, words.values)
 
 
@@ -81,9 +82,14 @@ def _command(word: str, recipes: Collection[str]) -> str:
     known = [*COMMANDS, *OTHER_COMMANDS]
     if word in known:
         return word
-    if word in recipes or "=" in word:
+    if _is_update(word, recipes):
         raise OptionError(f"command {word!r} is not known: did you mean `with {word}`?")
     raise OptionError(f"command {word!r} is not known{nearest(word, known)}")
+
+
+def _is_update(word: str, recipes: Collection[str]) -> bool:
+    """Whether `word` belongs after `with`."""
+    return word in recipes or "=" in word or word.endswith(CONFIG_FILES)
 
 
 def _read_update(word: str, words: Words, recipes: Collection[str]) -> None:

@@ -1,5 +1,6 @@
 """The command as its user types it, with the reference as backend."""
 
+import importlib.util
 import json
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import rhn
+from rhn.training.command_line import create_experiment
 
 TEXT = "the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs.\n" * 30
 TINY = [
@@ -167,3 +169,77 @@ def test_sacred_records_configuration_and_metrics(command_line: CommandLine, tmp
     for name in ("train_nats", "valid_nats", "test_nats", "learning_rate", "gradient_norm", "tokens_per_second"):
         assert metrics[name]["steps"] == [row["step"] for row in history]
         assert metrics[name]["values"] == [row[name] for row in history]
+
+
+def test_flags_of_sacred_work_after_with(command_line: CommandLine, tmp_path: Path) -> None:
+    result = command_line(*RUN, "data_path=text.txt", "-F", "records", "-l", "ERROR")
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "records" / "1" / "run.json").read_text())["status"] == "COMPLETED"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pymongo") is not None, reason="pymongo is installed")
+def test_an_observer_without_its_package_gets_one_sentence(command_line: CommandLine) -> None:
+    result = command_line("-m", "db", *RUN, "data_path=text.txt")
+    assert result.returncode == 1
+    assert result.stderr == "error: -m needs pymongo, which is not installed: pip install pymongo\n"
+
+
+def test_a_seed_may_have_64_bits(command_line: CommandLine) -> None:
+    result = command_line(*RUN, "data_path=text.txt", "epochs=1", f"seed={2**64 - 1}")
+    assert result.returncode == 0, result.stderr
+
+
+def test_an_experiment_runs_from_python(tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    experiment = create_experiment("reference")
+    options = {"dataset": "text", "data_path": "text.txt", "hidden_size": 4, "epochs": 1, "run": "r", "progress": False}
+    run = experiment.run(named_configs=["demo"], config_updates=options)
+    assert run.status == "COMPLETED"
+    assert json.loads((tmp_path / "runs" / "r" / "options.json").read_text())["bptt_length"] == 50  # the recipe's
+
+
+def test_a_terminal_that_knows_ascii_only_ends_no_run(
+    command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    result = command_line(*RUN, "data_path=text.txt")
+    assert result.returncode == 0, result.stderr
+    assert "bits per character" in result.stdout
+
+
+def test_a_reader_that_goes_away_ends_no_run(tmp_path: Path, text_file: Path) -> None:
+    words = ["with", *TINY, "data_path=text.txt", "run=r"]
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, *words], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0
+    assert (tmp_path / "runs" / "r" / "summary.json").exists()
+
+
+def test_off_a_terminal_there_is_a_line_an_epoch_and_no_bar(command_line: CommandLine) -> None:
+    result = command_line(*[word for word in RUN if word != "progress=False"], "data_path=text.txt")
+    assert result.returncode == 0
+    assert "\r" not in result.stdout + result.stderr
+    assert len([line for line in result.stdout.splitlines() if line.startswith("epoch ")]) == 2
+
+
+def test_a_part_that_is_too_short_is_found_before_training(command_line: CommandLine, tmp_path: Path) -> None:
+    result = command_line(*RUN, "data_path=text.txt", "batch_size=80")
+    assert result.returncode == 1
+    assert "the valid part of dataset='text' is not accepted" in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_in_which_nothing_was_trained_can_be_used(command_line: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "r").mkdir(parents=True)
+    (tmp_path / "runs" / "r" / ".options.json.abc.tmp").touch()
+    (tmp_path / "runs" / "r" / "options.json").write_text("{}")
+    assert command_line(*RUN, "data_path=text.txt", "epochs=1").returncode == 0
+    assert not list((tmp_path / "runs" / "r").glob(".*.tmp"))
+
+
+def test_a_strange_name_of_a_run_costs_nothing(command_line: CommandLine, tmp_path: Path) -> None:
+    result = command_line("with", *TINY, "run=a$x_{$ <b>", "data_path=text.txt")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "runs" / "a$x_{$ <b>" / "report.html").exists()

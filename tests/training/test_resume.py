@@ -1,6 +1,8 @@
 """A run that was cut off anywhere and resumed ends like one that was not: bit for bit."""
 
+import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -11,7 +13,8 @@ import numpy as np
 import pytest
 
 import rhn
-from rhn.training.options import DEFAULTS
+from rhn.training.options import DEFAULTS, OptionError
+from rhn.training.run.folder import RunFolder
 from rhn.training.train import train as train_model
 
 TEXT = "pack my box with five dozen liquor jugs.\n" * 20
@@ -154,3 +157,87 @@ def test_resume_needs_a_run(folder: Path) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "resume='nowhere' is not accepted: expected the folder of a run" in err
+
+
+@pytest.fixture(scope="module")
+def stopped(folder: Path) -> Path:
+    """A run that was stopped in its first epoch."""
+    finish(train(folder, *OPTIONS, "run=stopped", "max_steps=5", "epochs=2"))
+    return folder / "runs" / "stopped"
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("activation=relu", "activation='relu' (it was 'tanh') is not accepted with resume"),
+        ("seed=2", "seed=2 (it was 1) is not accepted with resume"),
+        ("bptt_length=6", "bptt_length=6 (it was 5) is not accepted with resume"),
+        ("level=byte", "level='byte' (it was None) is not accepted with resume"),
+        ("run=other", "run='other' is not accepted with resume"),
+    ],
+)
+def test_another_run_is_no_resumption(folder: Path, stopped: Path, word: str, message: str) -> None:
+    process = train(folder, "resume=runs/stopped", word)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert message in err
+
+
+@pytest.mark.parametrize("text", [TEXT[::-1], TEXT.replace("e", "é")], ids=["reversed", "other symbols"])
+def test_other_data_are_no_resumption(folder: Path, stopped: Path, text: str) -> None:
+    (folder / "text.txt").write_text(text)
+    try:
+        process = train(folder, "resume=runs/stopped")
+        _, err = process.communicate(timeout=60)
+    finally:
+        (folder / "text.txt").write_text(TEXT)
+    assert process.returncode == 1
+    assert "was trained on other" in err
+
+
+def test_changed_options_are_kept_and_recorded(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(TEXT)
+    finish(train(tmp_path, *OPTIONS, "run=r", "max_steps=5", "epochs=1"))
+    finish(train(tmp_path, "resume=runs/r", "learning_rate=0.05", "max_steps=9"))
+    options = json.loads((tmp_path / "runs" / "r" / "options.json").read_text())
+    assert (options["learning_rate"], options["max_steps"]) == (0.05, 9)
+    changes = json.loads((tmp_path / "runs" / "r" / "changes.json").read_text())
+    assert {"step": 5, "option": "learning_rate", "before": 0.2, "after": 0.05} in changes
+    finish(train(tmp_path, "resume=runs/r", "max_steps=None"))
+    metadata = rhn.load_checkpoint(tmp_path / "runs" / "r" / "last.safetensors")[1]
+    assert metadata["options"]["learning_rate"] == 0.05  # not forgotten
+    assert "learning_rate" in (tmp_path / "runs" / "r" / "report.html").read_text()
+
+
+def test_a_folder_has_one_writer(folder: Path, stopped: Path) -> None:
+    with RunFolder(stopped).locked():
+        process = train(folder, "resume=runs/stopped")
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "is in use: another process trains there" in err
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"hidden_size": "x"}'])
+def test_damaged_options_get_a_sentence(tmp_path: Path, content: str) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "options.json").write_text(content)
+    with pytest.raises(OptionError, match=r"options\.json is damaged"):
+        RunFolder(tmp_path / "r").read_options()
+
+
+def test_a_damaged_checkpoint_says_what_can_be_done(folder: Path, stopped: Path, tmp_path: Path) -> None:
+    shutil.copytree(stopped, tmp_path / "r")
+    (tmp_path / "r" / "last.safetensors").write_bytes(b"")
+    process = train(folder, f"resume={tmp_path / 'r'}")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"remove {tmp_path / 'r' / 'last.safetensors'} to start the run again" in err
+
+
+def test_the_reference_resumes_in_float32_too(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(TEXT)
+    options = [word for word in OPTIONS if not word.startswith("dtype")]
+    finish(train(tmp_path, *options, "run=whole", "epochs=2"))
+    finish(train(tmp_path, *options, "run=cut", "max_steps=7", "epochs=2"))
+    finish(train(tmp_path, "resume=runs/cut", "max_steps=None"))
+    assert_same_end(tmp_path, "whole", "cut")

@@ -56,7 +56,7 @@ def test_flags_stand_before_or_after_with() -> None:
         ("with ptb_sotta", "recipe 'ptb_sotta' is not known: did you mean 'ptb_sota'?"),
         ("with depth", "recipe 'depth' is not known: did you mean `depth=...`?"),
         ("demo", "command 'demo' is not known: did you mean `with demo`?"),
-        ("train demo", "word 'demo' is not understood: options and recipes come after the word `with`"),
+        ("train demo", "word 'demo' is not understood: did you mean `with demo`?"),
         ("epochs=3", "command 'epochs=3' is not known: did you mean `with epochs=3`?"),
         ("evaluat", "command 'evaluat' is not known: did you mean 'evaluate'?"),
         ("with seed=abc", "seed='abc' is not accepted: expected an integer from 0 to 2**64 - 1"),
