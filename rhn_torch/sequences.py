@@ -53,7 +53,7 @@ def in_reading_order(x: Tensor, lengths: Tensor | None) -> Tensor:
     """
     if lengths is None:
         return x.flip(0)
-    time = torch.arange(len(x), device=x.device).unsqueeze(1)  # (T, 1)
+    time = torch.arange(x.shape[0], device=x.device).unsqueeze(1)  # (T, 1)
     source = torch.where(time < lengths, lengths - 1 - time, time)  # (T, B)
     return x.gather(0, source.unsqueeze(-1).expand_as(x))
 
