@@ -125,7 +125,7 @@ class RHNCell(nn.Module):
         check_dtype("hx", h, self.input_weight)
 
         weights = list(self.recurrent_weights)  # L of (G*H, H)
-        biases = weights[0].new_zeros(len(weights), len(weights[0])) if self.bias is None else self.bias  # (L, G*H)
+        biases = weights[0].new_zeros(len(weights), weights[0].shape[0]) if self.bias is None else self.bias  # (L, G*H)
         projected = masked_linear(window, self.input_weight, input_mask)  # (T, B, G*H)
         states = recurrence(projected, h, weights, biases, state_mask, self.activation)  # (T, B, H)
         if input.dim() == 3:
