@@ -15,6 +15,23 @@ from rhn.spec.masks import VariationalMasks
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+def check_input(input: Tensor, input_size: int, dims: Sequence[int]) -> None:
+    """Raise ValueError unless the input has one of the numbers of axes, and features on the last."""
+    if torch.jit.is_tracing():  # which would record the comparison
+        return
+    if input.dim() not in dims or input.shape[-1] != input_size:
+        raise ValueError(
+            f"input of shape {tuple(input.shape)} is not accepted: expected {' or '.join(map(str, dims))} axes with a"
+            f" last axis of {input_size}"
+        )
+
+
+def check_state(hx: Tensor | None, expected: tuple[int, ...]) -> None:
+    """Raise ValueError unless the state has that shape, or is not there."""
+    if hx is not None and not torch.jit.is_tracing() and tuple(hx.shape) != expected:
+        raise ValueError(f"hx of shape {tuple(hx.shape)} is not accepted: expected {expected}")
+
+
 def check_dtype(name: str, tensor: Tensor, parameter: Tensor) -> None:
     """Raise ValueError unless the tensor has the parameter's dtype, or autocast is there to give it another."""
     device_type = tensor.device.type

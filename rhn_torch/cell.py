@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from rhn.spec.arguments import check_choice, check_flag, check_size
 from rhn.spec.config import ACTIVATIONS
-from rhn_torch.arguments import check_dtype, renamed
+from rhn_torch.arguments import check_dtype, check_input, check_state, renamed
 from rhn_torch.recurrence import masked_linear, plain_recurrence
 
 
@@ -113,29 +113,29 @@ class RHNCell(nn.Module):
             ValueError: input or hx has another shape or dtype.
         """
         x, h = input, hx
-        if x.dim() not in (1, 2, 3) or x.shape[-1] != self.input_size:
-            raise ValueError(
-                f"input of shape {tuple(x.shape)} is not accepted: expected (B, {self.input_size}), or"
-                f" ({self.input_size},), or a window (T, B, {self.input_size})"
-            )
+        check_input(x, self.input_size, (1, 2, 3))
         if x.dim() == 1:
             x, h = x.unsqueeze(0), None if h is None else h.unsqueeze(0)
         window = x if x.dim() == 3 else x.unsqueeze(0)  # (T, B, E)
         state_shape = (window.shape[1], self.hidden_size)
+        check_state(h, state_shape)
         if h is None:
             h = self.input_weight.new_zeros(state_shape)
-        elif tuple(h.shape) != state_shape:
-            raise ValueError(f"hx of shape {tuple(h.shape)} is not accepted: expected {state_shape}")
         check_dtype("input", window, self.input_weight)
         check_dtype("hx", h, self.input_weight)
 
         weights = list(self.recurrent_weights)  # L of (G*H, H)
-        biases = weights[0].new_zeros(len(weights), len(weights[0])) if self.bias is None else self.bias  # (L, G*H)
+        biases = weights[0].new_zeros(len(weights), weights[0].shape[0]) if self.bias is None else self.bias  # (L, G*H)
         projected = masked_linear(window, self.input_weight, input_mask)  # (T, B, G*H)
         states = recurrence(projected, h, weights, biases, state_mask, self.activation)  # (T, B, H)
         if input.dim() == 3:
             return states
         return states[0] if input.dim() == 2 else states[0, 0]
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise NotImplementedError(
+            "torch.jit.script is not supported by RHNCell: use torch.compile, torch.export or torch.jit.trace"
+        )
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}, recurrence_depth={self.recurrence_depth}"

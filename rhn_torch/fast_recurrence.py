@@ -1,35 +1,20 @@
 """The same results as recurrence.py, with a hand-written backward; read that file first.
 
-The backward computes all pointwise factors in bulk, then per micro-step one elementwise update and one matrix product,
-then each weight's gradient as one matrix product over time and batch. Shapes: see recurrence.py.
+Here it is fitted into torch: autograd, autocast, `torch.func`, `torch.compile`. What it computes is in fast_kernels.py.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rhn_torch.precision import add_product, factor_dtype
-
-_ACTIVATION_INTO: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "tanh": lambda z, out: torch.tanh(z, out=out),
-    "sigmoid": lambda z, out: torch.sigmoid(z, out=out),
-    "relu": lambda z, out: torch.clamp_min(z, 0, out=out),
-}
-# out = gradient * slope, the slope as a function of the activation's value.
-_SCALE_BY_SLOPE: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "tanh": lambda gradient, h, out: torch.ops.aten.tanh_backward.grad_input(gradient, h, grad_input=out),
-    "sigmoid": lambda gradient, h, out: torch.ops.aten.sigmoid_backward.grad_input(gradient, h, grad_input=out),
-    "relu": lambda gradient, h, out: torch.ops.aten.threshold_backward.grad_input(gradient, h, 0, grad_input=out),
-}
-
-# Rows (time x batch) that the backward treats at a time. Enough to keep the weight gradients' matrix products
-# efficient; few enough that its buffers stay small beside what the forward saved.
-_BACKWARD_ROWS = 1024
+from rhn_torch.compiled import compiled_recurrence
+from rhn_torch.fast_kernels import window_backward, window_forward
+from rhn_torch.precision import factor_dtype
+from rhn_torch.recurrence import plain_recurrence
 
 
 def fast_recurrence(
@@ -42,6 +27,8 @@ def fast_recurrence(
     recompute: bool = False,
 ) -> Tensor:
     """As `plain_recurrence`, faster, with first derivatives only.
+
+    Within the transforms of `torch.func`, which take plain operations only, it is `plain_recurrence`.
 
     Under `torch.autocast` the factors of the products are rounded; states, gates and gradients remain as they are.
 
@@ -60,23 +47,20 @@ def fast_recurrence(
     """
     if state_mask is not None and state_mask.requires_grad:
         raise ValueError("state_mask requires a gradient, which fast_recurrence does not give: use plain_recurrence")
+    if torch._C._are_functorch_transforms_active():
+        return plain_recurrence(projected, state, recurrent_weights, biases, state_mask, activation)
     dtype = factor_dtype(biases)
     if dtype != biases.dtype:
         state = state.to(biases.dtype)  # under autocast it may be another layer's product
     inputs = (projected, state, biases, *recurrent_weights)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        return _FastRecurrence.apply(activation, recompute, dtype, state_mask, *inputs)
+    needs_backward = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    keep = () if not needs_backward else ("states",) if recompute else ("states", "gates")
+    if torch.compiler.is_compiling():
+        return compiled_recurrence(projected, state, recurrent_weights, biases, state_mask, activation, dtype, keep)
+    if needs_backward:
+        return _FastRecurrence.apply(activation, keep, dtype, state_mask, *inputs)
     weights = [weight.to(dtype) for weight in recurrent_weights]
-    return _forward(projected, state, weights, biases, state_mask, activation, keep=())[0]
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# The fast path. Gates are an axis of their own, (G, B, H), and one `bmm` projects them side by side, with or without
-# masks of their own: on a CPU, large weights are multiplied faster so than by one product that is G times as wide.
-#
-# Lists of views are made before the loops, and everything inside them works in place: at small sizes the time goes into
-# creating tensors, not into arithmetic.
-# ----------------------------------------------------------------------------------------------------------------------
+    return window_forward(projected, state, weights, biases, state_mask, activation, keep)[0]
 
 
 class _FastRecurrence(torch.autograd.Function):
@@ -84,7 +68,7 @@ class _FastRecurrence(torch.autograd.Function):
     def forward(
         ctx: Any,
         activation: str,
-        recompute: bool,
+        keep: Sequence[str],
         dtype_of_factors: torch.dtype,
         state_mask: Tensor | None,
         projected: Tensor,
@@ -93,10 +77,9 @@ class _FastRecurrence(torch.autograd.Function):
         *parameters: Tensor,
     ) -> Tensor:
         weights = [weight.to(dtype_of_factors) for weight in parameters]
-        keep = ("states",) if recompute else ("states", "gates")
-        outputs, gates, inner = _forward(projected, state, weights, biases, state_mask, activation, keep)
+        outputs, gates, inner = window_forward(projected, state, weights, biases, state_mask, activation, keep)
         ctx.activation = activation
-        gates_or_arguments = (None, projected, biases) if recompute else (gates, None, None)
+        gates_or_arguments = (gates, None, None) if "gates" in keep else (None, projected, biases)
         ctx.save_for_backward(state_mask, state, outputs, inner, *gates_or_arguments, *weights)
         return outputs.clone()  # the caller may change the outputs in place, as those of torch's own layers
 
@@ -105,212 +88,5 @@ class _FastRecurrence(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise RuntimeError("fast_recurrence has no second derivative: use plain_recurrence (recurrence='plain')")
         state_mask, state, outputs, inner, gates, projected, biases, *weights = ctx.saved_tensors
-        before = torch.cat((state.unsqueeze(0), outputs[:-1]))  # (T, B, H)
-        states = (before, *inner.unbind())  # per micro-step (T, B, H): where it starts from
-
-        def gates_of(now: slice) -> Tensor:
-            if gates is not None:
-                return gates[:, :, now]
-            return _gates(projected[now], [s[now] for s in states], weights, biases, state_mask, ctx.activation)
-
-        return (None,) * 4 + _backward(d_outputs, states, gates_of, weights, state_mask, ctx.activation)
-
-
-def _forward(
-    projected: Tensor,
-    state: Tensor,
-    weights: Sequence[Tensor],
-    biases: Tensor,
-    state_mask: Tensor | None,
-    activation: str,
-    keep: Sequence[str],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs (T, B, H), gate values (L, G, T, B, H) and the states between micro-steps (L-1, T, B, H).
-
-    The last two are scratch memory of a single micro-step unless "gates" and "states" are in `keep`. Weights are of the
-    dtype to which factors are rounded, which may be lower than that of all else.
-    """
-    (length, batch_size, width), hidden_size, depth = projected.shape, state.shape[1], len(weights)
-    num_gates = width // hidden_size
-    activate = _ACTIVATION_INTO[activation]
-    rounded = weights[0].dtype != state.dtype
-
-    outputs = state.new_empty(length, batch_size, hidden_size)
-    if "gates" in keep:
-        gates = state.new_empty(depth, num_gates, length, batch_size, hidden_size)
-    else:
-        gates = state.new_empty(num_gates, 1, batch_size, hidden_size).expand(depth, -1, length, -1, -1)
-    if "states" in keep:
-        inner = state.new_empty(depth - 1, length, batch_size, hidden_size)
-    else:
-        inner = state.new_empty(batch_size, hidden_size).expand(depth - 1, length, -1, -1)
-    z = state.new_empty(num_gates, batch_size, hidden_size)  # scratch: the gates' arguments
-    masked = weights[0].new_empty(1 if state_mask is None else len(state_mask), batch_size, hidden_size)  # scratch
-    u = masked.expand(z.shape)  # (G, B, H): what each gate sees of the state
-
-    weights_of_gates = [_by_gate(weight, hidden_size).transpose(1, 2) for weight in weights]  # [micro_step] (G, H, H)
-    first_offsets = (projected + biases[0]).unflatten(-1, (num_gates, -1)).transpose(1, 2).unbind()  # [time] (G, B, H)
-    offsets = biases.unflatten(-1, (num_gates, 1, -1)).expand(-1, *z.shape).unbind()  # [micro_step] (G, B, H)
-    z_h, z_t, *z_c = z.unbind()  # (B, H) each
-    gate_views = [[gate.unbind() for gate in values] for values in gates]  # [micro_step][gate][time] (B, H)
-    state_views = [*(s.unbind() for s in inner), outputs.unbind()]  # [micro_step][time] (B, H): at the micro-step's end
-
-    s = state
-    for time in range(length):
-        for micro_step in range(depth):
-            if state_mask is not None:
-                torch.mul(s, state_mask, out=masked)
-            elif rounded:
-                masked.copy_(s)
-            else:
-                u = s.expand(z.shape)
-            add_product(
-                offsets[micro_step] if micro_step else first_offsets[time], u, weights_of_gates[micro_step], out=z
-            )
-            h = activate(z_h, gate_views[micro_step][0][time])
-            t = torch.sigmoid(z_t, out=gate_views[micro_step][1][time])
-            s_next = state_views[micro_step][time]
-            if z_c:
-                c = torch.sigmoid(z_c[0], out=gate_views[micro_step][2][time])
-                torch.mul(s, c, out=s_next).addcmul_(h, t)
-            else:
-                torch.lerp(s, h, t, out=s_next)  # s + t * (h - s)
-            s = s_next
-    return outputs, gates, inner
-
-
-def _by_gate(weight: Tensor, hidden_size: int) -> Tensor:
-    """(G*H, H) to (G, H, H)."""
-    return weight.unflatten(0, (-1, hidden_size))
-
-
-def _gates(
-    projected: Tensor,
-    states: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    biases: Tensor,
-    state_mask: Tensor | None,
-    activation: str,
-) -> Tensor:
-    """The gate values (L, G, T, B, H) of `_forward` again, from the states (T, B, H) where each micro-step starts."""
-    (length, batch_size, hidden_size), num_gates = states[0].shape, biases.shape[1] // states[0].shape[2]
-    gates = biases.new_empty(len(weights), num_gates, length, batch_size, hidden_size)
-    for s, weight, bias, values in zip(states, weights, biases.unbind(), gates, strict=True):
-        u = _factor(s, state_mask, num_gates, weight.dtype)  # (G, T*B, H)
-        offset = bias.view(num_gates, 1, hidden_size).expand(u.shape)
-        add_product(offset, u, _by_gate(weight, hidden_size).transpose(1, 2), out=values.flatten(1, 2))
-    gates[0] += projected.unflatten(-1, (num_gates, -1)).permute(2, 0, 1, 3)
-    _ACTIVATION_INTO[activation](gates[:, 0], gates[:, 0])
-    gates[:, 1:].sigmoid_()
-    return gates
-
-
-def _factor(s: Tensor, state_mask: Tensor | None, num_gates: int, dtype: torch.dtype) -> Tensor:
-    """What the gates see of the states s (T, B, H), as a product's factor (G, T*B, H)."""
-    u = s.unsqueeze(0) if state_mask is None else s * state_mask.unsqueeze(1)  # (1 or M, T, B, H)
-    return u.to(dtype).flatten(1, 2).expand(num_gates, -1, -1)
-
-
-def _backward(
-    d_outputs: Tensor,
-    states: Sequence[Tensor],
-    gates_of: Callable[[slice], Tensor],
-    weights: Sequence[Tensor],
-    state_mask: Tensor | None,
-    activation: str,
-) -> tuple[Tensor, ...]:
-    """Gradients of projected, state, biases and of every recurrent weight.
-
-    `states` are per micro-step (T, B, H), the state that each micro-step starts from; `gates_of` gives the gate values
-    (L, G, slice, B, H) of a slice of time; the rest as `_forward` has it.
-    """
-    (length, batch_size, hidden_size), depth, width = d_outputs.shape, len(weights), len(weights[0])
-    d_projected = d_outputs.new_empty(length, batch_size, width)
-    d_biases = d_outputs.new_zeros(depth, width)
-    d_weights = [d_outputs.new_empty(weight.shape) for weight in weights]  # (G*H, H) each
-    d_state = d_outputs.new_zeros(batch_size, hidden_size)
-
-    num_slices = max(1, math.ceil(length * batch_size / _BACKWARD_ROWS))  # the batch may be empty
-    slice_length = math.ceil(length / num_slices)
-    for start in reversed(range(0, length, slice_length)):
-        now = slice(start, start + slice_length)
-        gates_now, states_now = gates_of(now), [s[now] for s in states]
-        d_gates = _pointwise_factors(states_now, gates_now, activation)  # (L, G, slice, B, H)
-        _through_time(d_outputs[now], d_state, d_gates, gates_now, weights, state_mask)
-        d_projected[now] = d_gates[0].permute(1, 2, 0, 3).flatten(2)
-        d_biases += d_gates.sum(dim=(2, 3)).flatten(1)
-        is_first = start + slice_length >= length
-        for d_weight, s, d_z in zip(d_weights, states_now, d_gates, strict=True):
-            add_weight_gradient(d_weight, s, d_z, state_mask, weights[0].dtype, beta=0 if is_first else 1)
-    return d_projected, d_state, d_biases, *d_weights
-
-
-def _pointwise_factors(states: Sequence[Tensor], gates: Tensor, activation: str) -> Tensor:
-    """(L, G, T, B, H): what the gradient of the state after a micro-step is multiplied by to give that of its gates."""
-    factors = torch.empty_like(gates)
-    for s, values, out in zip(states, gates, factors, strict=True):  # of one micro-step, (T, B, H) and (G, T, B, H)
-        h, t, *c = values.unbind()  # (T, B, H) each
-        out_h, out_t, *out_c = out.unbind()
-        _SCALE_BY_SLOPE[activation](t, h, out_h)
-        if c:
-            _SCALE_BY_SLOPE["sigmoid"](h, t, out_t)
-            _SCALE_BY_SLOPE["sigmoid"](s, c[0], out_c[0])
-        else:  # c = 1 - t depends on t as well
-            _SCALE_BY_SLOPE["sigmoid"](h - s, t, out_t)
-    return factors
-
-
-def _through_time(
-    d_outputs: Tensor,
-    d_state: Tensor,
-    d_gates: Tensor,
-    gates: Tensor,
-    weights: Sequence[Tensor],
-    state_mask: Tensor | None,
-) -> None:
-    """The sequential part of the backward, in place.
-
-    `d_state` (B, H) goes from after the time steps to before them; `d_gates` (L, G, T, B, H) from the pointwise factors
-    to the gradients of the gates' arguments.
-    """
-    num_gates, hidden_size = gates.shape[1], d_state.shape[1]
-    product = weights[0].new_empty(num_gates, *d_state.shape)  # scratch: gradient of what each gate sees of the state
-    masks = [None] * num_gates if state_mask is None else state_mask.expand(product.shape).unbind()  # per gate (B, H)
-
-    weights_of_gates = [_by_gate(weight, hidden_size) for weight in weights]  # [micro_step] (G, H, H)
-    d_z_views = [d_z.unbind(1) for d_z in d_gates]  # [micro_step][time] (G, B, H)
-    last_gates = [values[-1].unbind() for values in gates]  # [micro_step][time] (B, H): c, or t where coupled
-    product_of_gates = product.unbind()  # per gate (B, H)
-
-    for time, d_output in reversed(list(enumerate(d_outputs.unbind()))):
-        d_state += d_output
-        for micro_step in reversed(range(len(weights))):
-            d_z = d_z_views[micro_step][time].mul_(d_state)
-            if num_gates == 2:
-                d_state.addcmul_(d_state, last_gates[micro_step][time], value=-1)  # the carry path: times 1 - t
-            else:
-                d_state.mul_(last_gates[micro_step][time])
-            torch.bmm(d_z.to(product.dtype), weights_of_gates[micro_step], out=product)
-            for d_u, mask in zip(product_of_gates, masks, strict=True):
-                if mask is None:
-                    d_state += d_u
-                else:
-                    d_state.addcmul_(d_u, mask)
-
-
-def add_weight_gradient(
-    d_weight: Tensor, s: Tensor, d_z: Tensor, state_mask: Tensor | None, dtype: torch.dtype, beta: int
-) -> None:
-    """d_weight (G*H, H) = beta * d_weight + the gradient from the states s (T, B, H) and d_z (G, T, B, H).
-
-    The factors are rounded to `dtype`; `beta` is 0 or 1.
-    """
-    d_weight_of_gates = _by_gate(d_weight, s.shape[2])  # (G, H, H)
-    d_z_factor = d_z.to(dtype).flatten(1, 2).transpose(1, 2)  # (G, H, T*B)
-    u = _factor(s, state_mask, len(d_z), dtype)  # (G, T*B, H)
-    if dtype == d_weight.dtype:
-        d_weight_of_gates.baddbmm_(d_z_factor, u, beta=beta)
-    elif beta == 0:
-        d_weight_of_gates.copy_(torch.bmm(d_z_factor, u))
-    else:
-        d_weight_of_gates += torch.bmm(d_z_factor, u)
+        forward = state, outputs, inner, gates, projected, biases, weights, state_mask, ctx.activation
+        return (None,) * 4 + window_backward(d_outputs, *forward)

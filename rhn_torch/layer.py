@@ -16,8 +16,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from rhn.spec.arguments import check_choice, check_flag, check_fraction
 from rhn.spec.layers import LayerConfig
 from rhn.spec.masks import VariationalMasks
-from rhn_torch.arguments import check_cell_masks, check_dtype, renamed
+from rhn_torch.arguments import check_cell_masks, check_dtype, check_input, check_state, renamed
 from rhn_torch.cell import RHNCell
+from rhn_torch.exported import exported_recurrence
 from rhn_torch.fast_recurrence import fast_recurrence
 from rhn_torch.recurrence import plain_recurrence
 from rhn_torch.sequences import (
@@ -196,11 +197,7 @@ class RHN(nn.Module):
                 "a nested tensor is not accepted as input: expected a padded tensor and lengths, which"
                 " torch.nested.to_padded_tensor(input, 0.0) and input.offsets().diff() give"
             )
-        if input.dim() not in (2, 3) or input.shape[-1] != self.input_size:
-            raise ValueError(
-                f"input of shape {tuple(input.shape)} is not accepted: expected 2 or 3 axes with a last axis of"
-                f" {self.input_size}"
-            )
+        check_input(input, self.input_size, (2, 3))
         if input.dim() == 2:
             if lengths is not None:
                 raise ValueError("lengths are not accepted with one sequence: cut it instead")
@@ -232,11 +229,9 @@ class RHN(nn.Module):
         """As `forward`, time first and batched."""
         cells = list(self._cells())
         (length, batch_size, _), weight = x.shape, cells[0][0].input_weight
-        if length == 0:
-            raise ValueError(f"input of {length} time steps is not accepted: expected at least 1")
-        state_shape = (len(cells), batch_size, self.hidden_size)
-        if hx is not None and tuple(hx.shape) != state_shape:
-            raise ValueError(f"hx of shape {tuple(hx.shape)} is not accepted: expected {state_shape}")
+        if not torch.jit.is_tracing() and length == 0:
+            raise ValueError("input of 0 time steps is not accepted: expected at least 1")
+        check_state(hx, (len(cells), batch_size, self.hidden_size))
         check_dtype("input", x, weight)
         masks = self._draw_masks(x) if masks is None else mask_tensors(masks, like=weight)
         check_cell_masks(masks, self.config.num_gates, batch_size, [c.input_size for c, _ in cells], self.hidden_size)
@@ -270,10 +265,9 @@ class RHN(nn.Module):
                 yield self.reverse_cells[layer], True
 
     def _recurrence(self) -> Callable[..., Tensor]:
-        """The plain recurrence in exported and traced programs: its backward is of no use there, and its operations are
-        all functional, as export wants them."""
+        """Of exported and traced programs the plain one: a backward of its own is of no use there."""
         if torch.compiler.is_exporting() or torch.jit.is_tracing():
-            return plain_recurrence
+            return exported_recurrence
         return RECURRENCES[self.recurrence]
 
     def _draw_masks(self, x: Tensor) -> VariationalMasks:

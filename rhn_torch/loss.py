@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from rhn_torch.precision import add_product, factor_dtype
 
@@ -30,6 +31,8 @@ def softmax_cross_entropy(top: Tensor, weight: Tensor, bias: Tensor, targets: Te
     Raises:
         RuntimeError: at backward, if a second derivative is asked for.
     """
+    if torch._C._are_functorch_transforms_active():  # they take plain operations only
+        return F.cross_entropy(F.linear(top, weight, bias), targets, reduction="sum")
     return _SoftmaxCrossEntropy.apply(top, weight, bias, targets)
 
 

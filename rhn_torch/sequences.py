@@ -25,7 +25,7 @@ def length_tensor(lengths: Tensor | Sequence[int], length: int, batch_size: int,
         ValueError: they are not B integers from 0 to T.
     """
     tensor = torch.as_tensor(lengths)
-    if tuple(tensor.shape) != (batch_size,) or tensor.is_floating_point():
+    if tuple(tensor.shape) != (batch_size,) or (batch_size and tensor.is_floating_point()):
         raise ValueError(
             f"lengths of shape {tuple(tensor.shape)} and dtype {tensor.dtype} are not accepted: expected"
             f" ({batch_size},) integers, one per row"
@@ -53,7 +53,7 @@ def in_reading_order(x: Tensor, lengths: Tensor | None) -> Tensor:
     """
     if lengths is None:
         return x.flip(0)
-    time = torch.arange(len(x), device=x.device).unsqueeze(1)  # (T, 1)
+    time = torch.arange(x.shape[0], device=x.device).unsqueeze(1)  # (T, 1)
     source = torch.where(time < lengths, lengths - 1 - time, time)  # (T, B)
     return x.gather(0, source.unsqueeze(-1).expand_as(x))
 

@@ -15,7 +15,7 @@ import triton
 from torch import Tensor
 from torch.nn import functional as F
 
-from rhn_torch.fast_recurrence import add_weight_gradient
+from rhn_torch.fast_kernels import add_weight_gradient
 from rhn_torch.gpu.triton_kernels import micro_step, micro_step_backward
 from rhn_torch.precision import factor_dtype
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from functools import partial
 from typing import NamedTuple
 
@@ -11,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rhn_torch import fast_recurrence, plain_recurrence
+from rhn_torch import fast_kernels, fast_recurrence, plain_recurrence
 
-FAST = sys.modules["rhn_torch.fast_recurrence"]  # the package's attribute of that name is the function
 INPUT_SIZES = [
     {"depth": depth, "length": length, "batch_size": batch_size, "mask": mask}
     for depth, length, batch_size, mask in itertools.product((1, 2, 3, 10), (1, 2, 5), (1, 3), (None, 1, "gates"))
@@ -84,7 +82,7 @@ def test_fast_equals_plain_for_every_kind_of_gate(num_gates, mask, activation):
 
 @pytest.mark.parametrize("rows", [1, 4, 5])
 def test_backward_in_slices_of_time_equals_plain(monkeypatch, rows):
-    monkeypatch.setattr(FAST, "_BACKWARD_ROWS", rows)  # of the 14 that there are: also uneven slices
+    monkeypatch.setattr(fast_kernels, "_BACKWARD_ROWS", rows)  # of the 14 that there are: also uneven slices
     assert_fast_equals_plain(make_inputs(length=7, mask="gates"), "tanh")
 
 
@@ -93,7 +91,7 @@ def test_backward_in_slices_of_time_equals_plain(monkeypatch, rows):
 @pytest.mark.parametrize("num_gates", [2, 3])
 @pytest.mark.parametrize("mask", [None, 1, "gates"])
 def test_recomputed_gates_are_the_same(monkeypatch, rows, depth, num_gates, mask):
-    monkeypatch.setattr(FAST, "_BACKWARD_ROWS", rows)  # of the 14 that there are
+    monkeypatch.setattr(fast_kernels, "_BACKWARD_ROWS", rows)  # of the 14 that there are
     inputs = make_inputs(depth=depth, length=7, num_gates=num_gates, mask=mask)
     fast = outputs_and_gradients(fast_recurrence, inputs, "tanh")
     recomputed = outputs_and_gradients(partial(fast_recurrence, recompute=True), inputs, "tanh")

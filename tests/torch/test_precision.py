@@ -6,7 +6,6 @@ What bf16 costs in accuracy is the same on every machine; on one without bf16 in
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import rhn
 from rhn.compare import LIMIT
 from rhn.preflight import ROUNDED_LIMIT, preflight, variant_config, variants
-from rhn_torch import RHN, fast_recurrence, plain_recurrence, precision
+from rhn_torch import RHN, fast_kernels, fast_recurrence, plain_recurrence, precision
 from rhn_torch.backend import TorchBackend
 from rhn_torch.loss import softmax_cross_entropy
 
@@ -97,7 +96,7 @@ def test_recurrence(num_gates, masks, depth):
 def test_gradients_of_slices_of_time_add_up(monkeypatch):
     run, arguments = layer_and_arguments(2, 1, 2)
     whole = differentiate(under_autocast(partial(run, fast_recurrence)), *arguments)
-    monkeypatch.setattr(sys.modules["rhn_torch.fast_recurrence"], "_BACKWARD_ROWS", 5)
+    monkeypatch.setattr(fast_kernels, "_BACKWARD_ROWS", 5)
     slices = differentiate(under_autocast(partial(run, fast_recurrence)), *arguments)
     assert max(map(error, slices, whole)) < 0.01  # measured: 0.0023
 
