@@ -48,6 +48,8 @@ class Precision:
 
     def linear(self, x: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
         """(..., features) and (features, n) to (..., n): one large product, where matmul makes one per time step."""
+        if x.shape.rank == 2:  # tensordot reshapes, which XLA cannot differentiate in a loop for an unknown batch size
+            return self.matmul(x, weight)
         return self._multiply(tf.tensordot, x, weight, axes=1)
 
     @contextmanager

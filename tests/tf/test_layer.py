@@ -142,7 +142,18 @@ def test_bad_options_say_what_is_accepted() -> None:
         RHN(6, 2, recurrence="quick")
     with pytest.raises(ValueError, match="stateful=True is not accepted with a batch size of None"):
         RHN(6, 2, stateful=True)(keras.Input((5, 3)))
-    with pytest.raises(
-        ValueError, match=r"initial_state of shapes \[\(4, 6\)\] is not accepted: expected one per layer"
-    ):
+    with pytest.raises(ValueError, match=r"initial_state of shapes \[\(4, 6\)\] is not accepted: expected one per"):
         RHN(6, 2, 2)(X, initial_state=[tf.zeros((4, 6))])
+    with pytest.raises(ValueError, match=r"initial_state of shapes \[\(4, 5\)\] is not accepted"):
+        RHN(6, 2)(X, initial_state=tf.zeros((4, 5)))
+    with pytest.raises(ValueError, match=r"sequences of shape \(4, 0, 3\) are not accepted: expected a time step"):
+        RHN(6, 2)(X[:, :0])
+    with pytest.raises(
+        ValueError, match=r"masks.state\[0\] of shape \(1, 1, 6\) is not accepted: expected shape \(1, 4"
+    ):
+        RHN(6, 2)(X, masks=rhn.VariationalMasks(state=[np.ones((1, 1, 6))]))
+    with pytest.raises(ValueError, match=r"masks\.input of 1 entries is not accepted: expected one per layer, 2"):
+        RHN(6, 2, 2)(X, masks=rhn.VariationalMasks(input=[np.ones((1, 4, 3))]))
+    model = keras.Sequential([keras.Input((None, 3)), RHN(6, 2, unroll=True)])
+    with pytest.raises(ValueError, match="unroll=True is not accepted with an unknown number of time steps"):
+        tf.function(model).get_concrete_function(tf.TensorSpec((4, None, 3)))
