@@ -113,7 +113,8 @@ class RHNCell(nnx.RNNCellBase):
             for _ in range(recurrence_depth)
         )
         self.bias = parameter((recurrence_depth, width), bias_init, bias_metadata)
-        self.bias[:, hidden_size : 2 * hidden_size] = transform_bias
+        is_transform = jnp.arange(width) // hidden_size == 1  # (G*H,)
+        self.bias.set_value(jnp.where(is_transform, transform_bias, self.bias[...]))
 
     def __call__(
         self,

@@ -288,7 +288,7 @@ class RHN(nnx.Module):
         )
 
     def _check_masks(self, masks: VariationalMasks, batch: tuple[int, ...]) -> None:
-        """Raise ValueError unless input masks (M, B, E_i) and state masks (M, B, H) are there for all cells, or none."""
+        """Raise ValueError unless there are (M, B, E_i) and (M, B, H) for every cell; either may be None."""
         cells = list(self.config.cells())
         widths = {"input": [cell.input_size for cell in cells], "state": [self.config.hidden_size] * len(cells)}
         for name, widths_of_cells in widths.items():
