@@ -106,12 +106,13 @@ class RHN(nnx.Module):
         self.reverse = reverse
         self.keep_order = keep_order
         self.recurrence = recurrence
-        self.input_dropout = nnx.Dropout(drop_input, deterministic=deterministic, rngs=rngs if drop_input > 0 else None)
-        self.state_dropout = nnx.Dropout(drop_state, deterministic=deterministic, rngs=rngs if drop_state > 0 else None)
         options = {"couple_gates": couple_gates, "activation": activation, "rngs": rngs, **cell_options}
         self.cells = nnx.List(
             RHNCell(cell.input_size, hidden_size, recurrence_depth, **options) for cell in self.config.cells()
         )
+        # After the parameters, so that these are the same with dropout and without.
+        self.input_dropout = nnx.Dropout(drop_input, deterministic=deterministic, rngs=rngs if drop_input > 0 else None)
+        self.state_dropout = nnx.Dropout(drop_state, deterministic=deterministic, rngs=rngs if drop_state > 0 else None)
 
     def __call__(
         self,
