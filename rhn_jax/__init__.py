@@ -4,7 +4,7 @@
 >>> from flax import nnx
 >>> from rhn_jax import RHN
 >>> rhn = RHN(input_size=16, hidden_size=32, recurrence_depth=3, rngs=nnx.Rngs(0))
->>> carry, outputs = rhn(None, jnp.zeros((4, 5, 16)))
+>>> carry, outputs = rhn(jnp.zeros((4, 5, 16)), return_carry=True)
 >>> outputs.shape, [s.shape for s in carry]
 ((4, 5, 32), [(4, 32)])
 """

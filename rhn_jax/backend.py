@@ -20,9 +20,11 @@ from rhn.backend import State, check_precision
 from rhn.port_tools import Window, check_window, choose_device
 from rhn.spec.arguments import check_choice
 from rhn.spec.config import RHNConfig
+from rhn.spec.layers import LayerConfig
 from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
+from rhn_jax.layer_backend import JaxLayer
 from rhn_jax.loss import cross_entropy
 from rhn_jax.model import RHNLanguageModel
 from rhn_jax.precision import Precision
@@ -178,8 +180,7 @@ class JaxModel:
 @partial(jax.jit, static_argnames="graph")
 def _forward(graph: nnx.GraphDef, params: nnx.State, window: Window) -> tuple[Array, list[Array]]:
     """Logits (B, T, V), and the state after the window."""
-    new_state, logits = nnx.merge(graph, params)(window.state, window.tokens, window.masks)
-    return logits, new_state
+    return nnx.merge(graph, params)(window.tokens, window.state, window.masks)
 
 
 @partial(jax.jit, static_argnames="graph")
@@ -240,13 +241,15 @@ class JaxBackend:
         precision: str = "float32",
         recompute: bool = False,
     ) -> JaxModel:
-        check_choice("dtype", dtype, _DTYPES)
+        _check_dtype(dtype)
         check_precision(precision, dtype)
-        if dtype == "float64":
-            # For the whole process: within `with jax.enable_x64()` alone, a caller's arithmetic on the float64 losses
-            # and states that a model returns would fall back to float32.
-            jax.config.update("jax_enable_x64", True)
         return JaxModel(config, parameters, dtype, find_device(device), optimizer, Precision(precision), recompute)
+
+    def build_layer(
+        self, config: LayerConfig, parameters: Mapping[str, NDArray], dtype: str = "float32", device: str | None = None
+    ) -> JaxLayer:
+        _check_dtype(dtype)
+        return JaxLayer(config, parameters, dtype, find_device(device))
 
     def describe(self) -> dict[str, str]:
         return {
@@ -255,6 +258,15 @@ class JaxBackend:
             "optax": optax.__version__,
             "device": find_device(None).device_kind,
         }
+
+
+def _check_dtype(dtype: str) -> None:
+    """Raise ValueError unless there is such a dtype; make JAX ready for it."""
+    check_choice("dtype", dtype, _DTYPES)
+    if dtype == "float64":
+        # For the whole process: within `with jax.enable_x64()` alone, a caller's arithmetic on the float64 losses
+        # and states that a model returns would fall back to float32.
+        jax.config.update("jax_enable_x64", True)
 
 
 def find_device(device: str | None) -> jax.Device:

@@ -42,12 +42,13 @@ def fast_recurrence(
     biases: Array,
     state_mask: Array | None = None,
     activation: str = "tanh",
+    valid: Array | None = None,
     recompute: bool = False,
 ) -> Array:
     """`plain_recurrence` with a hand-written backward, which is itself differentiable in reverse mode.
 
     Args:
-        projected, state, recurrent_weights, biases, state_mask, activation: see `plain_recurrence`.
+        projected, state, recurrent_weights, biases, state_mask, activation, valid: see `plain_recurrence`.
         recompute: keep `projected` and the states for the backward but no gates, and compute these anew there, one
             matrix product per micro-step: exact, in a little more time, and in less memory where there are several
             slices.
@@ -59,22 +60,33 @@ def fast_recurrence(
         TypeError: in forward mode (`jax.jvp`, `jax.jacfwd`), which only `plain_recurrence` has. `jax.hessian` works: it
             is forward mode over the hand-written backward.
     """
+    inputs = _Inputs(projected, state, tuple(recurrent_weights), biases, state_mask, valid)
+    time, *batch = projected.shape[:-1]
+    length = steps_per_slice(time, math.prod(batch), _SLICE_ROWS) if _has_fixed_sizes(projected) else time
+    if length == time:
+        return _fast_recurrence(activation, recompute, inputs)
 
-    def time_slice(s: Array, projected_now: Array) -> tuple[Array, Array]:
-        """State (B, H) after some time steps, and after each of them; projected_now holds their inputs."""
-        outputs = _fast_recurrence(
-            activation, recompute, projected_now, s, tuple(recurrent_weights), biases, state_mask
-        )
+    def time_slice(s: Array, now: tuple[Array, Array | None]) -> tuple[Array, Array]:
+        """State (B, H) after some time steps, and after each of them; `now` holds their `projected` and `valid`."""
+        outputs = _fast_recurrence(activation, recompute, inputs._replace(state=s, projected=now[0], valid=now[1]))
         return outputs[-1], outputs
 
-    length = steps_per_slice(len(projected), math.prod(state.shape[:-1]), _SLICE_ROWS)
-    if length == len(projected):
-        return time_slice(state, projected)[1]
     # The derivative of this scan goes through the slices backwards. It holds the forward's residuals and the gradient
     # of `projected` for all slices, and everything else for one slice at a time.
-    slices = projected.reshape(-1, length, *projected.shape[1:])  # (slices, time, B, G*H)
+    slices = jax.tree.map(lambda a: a.reshape(-1, length, *a.shape[1:]), (projected, valid))  # (slices, time, B, ...)
     _, outputs = lax.scan(time_slice, state, slices)
     return outputs.reshape(-1, *state.shape)
+
+
+class _Inputs(NamedTuple):
+    """What `plain_recurrence` takes as arrays."""
+
+    projected: Array
+    state: Array
+    weights: tuple[Array, ...]
+    biases: Array
+    state_mask: Array | None
+    valid: Array | None
 
 
 class _Gates(NamedTuple):
@@ -99,49 +111,39 @@ def _gates(
     return _Gates(ACTIVATION[activation](z_h), jax.nn.sigmoid(z_t), jax.nn.sigmoid(z_c[0]) if z_c else None)
 
 
-def _forward(
-    activation: str,
-    projected: Array,
-    state: Array,
-    weights: tuple[Array, ...],
-    biases: Array,
-    state_mask: Array | None,
-    keep_gates: bool,
-) -> tuple[Array, list[Array], list[_Gates] | None]:
+def _forward(activation: str, inputs: _Inputs, keep_gates: bool) -> tuple[Array, list[Array], list[_Gates] | None]:
     """Outputs (T, B, H); and per micro-step the states (T, B, H) that it starts from, and its gates."""
+    projected, state, weights, biases, state_mask, valid = inputs
     blocks_of_weights = [_blocks(weight, state_mask) for weight in weights]  # [micro-step][mask] (H, G*H / M)
-    transpose = math.prod(projected.shape[:-1]) >= _ROWS_WORTH_A_TRANSPOSE
+    transpose = _has_fixed_sizes(projected) and math.prod(projected.shape[:-1]) >= _ROWS_WORTH_A_TRANSPOSE
     if transpose:  # and back in the loop, where the product does it
         blocks_of_weights = [[block.T for block in blocks] for blocks in blocks_of_weights]
 
-    def time_step(s: Array, projected_now: Array) -> tuple[Array, tuple[Array, list[Array], list[_Gates] | None]]:
-        states, gates = [], []
+    def time_step(
+        before: Array, now: tuple[Array, Array | None]
+    ) -> tuple[Array, tuple[Array, list[Array], list[_Gates] | None]]:
+        projected_now, valid_now = now  # (B, G*H), (B, 1)
+        s, states, gates = before, [], []
         for micro_step, blocks in enumerate(blocks_of_weights):
             if transpose:
                 blocks = [block.T for block in blocks]
-            h, t, c = now = _gates(
+            h, t, c = gates_now = _gates(
                 activation, s, blocks, biases[micro_step], state_mask, projected_now if micro_step == 0 else None
             )
             states.append(s)
-            gates.append(now)
+            gates.append(gates_now)
             s = h * t + s * (1 - t if c is None else c)  # (B, H)
+        if valid_now is not None:
+            s = jnp.where(valid_now, s, before)  # (B, H)
         return s, (s, states, gates if keep_gates else None)
 
-    _, (outputs, states, gates) = lax.scan(time_step, state, projected)
+    _, (outputs, states, gates) = lax.scan(time_step, state, (projected, valid))
     return outputs, states, gates
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _fast_recurrence(
-    activation: str,
-    recompute: bool,
-    projected: Array,
-    state: Array,
-    weights: tuple[Array, ...],
-    biases: Array,
-    state_mask: Array | None,
-) -> Array:
-    return _forward(activation, projected, state, weights, biases, state_mask, keep_gates=False)[0]
+def _fast_recurrence(activation: str, recompute: bool, inputs: _Inputs) -> Array:
+    return _forward(activation, inputs, keep_gates=False)[0]
 
 
 class _Residuals(NamedTuple):
@@ -151,30 +153,20 @@ class _Residuals(NamedTuple):
     weights: tuple[Array, ...]
     biases: Array
     state_mask: Array | None
+    valid: Array | None
     states: list[Array]
     gates: list[_Gates] | None
 
 
-def _fast_forward(
-    activation: str,
-    recompute: bool,
-    projected: Array,
-    state: Array,
-    weights: tuple[Array, ...],
-    biases: Array,
-    state_mask: Array | None,
-) -> tuple[Array, _Residuals]:
-    outputs, states, gates = _forward(
-        activation, projected, state, weights, biases, state_mask, keep_gates=not recompute
-    )
-    return outputs, _Residuals(projected if recompute else None, weights, biases, state_mask, states, gates)
+def _fast_forward(activation: str, recompute: bool, inputs: _Inputs) -> tuple[Array, _Residuals]:
+    outputs, states, gates = _forward(activation, inputs, keep_gates=not recompute)
+    projected, _, weights, biases, state_mask, valid = inputs
+    return outputs, _Residuals(projected if recompute else None, weights, biases, state_mask, valid, states, gates)
 
 
-def _fast_backward(
-    activation: str, recompute: bool, residuals: _Residuals, d_outputs: Array
-) -> tuple[Array, Array, tuple[Array, ...], Array, Array | None]:
-    """Gradients of projected, state, weights, biases and state_mask, given the gradient of the outputs (T, B, H)."""
-    projected, weights, biases, state_mask, states, gates = residuals
+def _fast_backward(activation: str, recompute: bool, residuals: _Residuals, d_outputs: Array) -> tuple[_Inputs]:
+    """Gradients of the inputs, given the gradient of the outputs (T, B, H)."""
+    projected, weights, biases, state_mask, valid, states, gates = residuals
     slope = _ACTIVATION_SLOPE[activation]
     blocks = [_blocks(weight, state_mask) for weight in weights]
     if gates is None:
@@ -184,11 +176,13 @@ def _fast_backward(
         ]
 
     def time_step(
-        carry: tuple[Array, Array | None], now: tuple[Array, list[Array], list[_Gates]]
+        carry: tuple[Array, Array | None], now: tuple[Array, Array | None, list[Array], list[_Gates]]
     ) -> tuple[tuple[Array, Array | None], list[Array]]:
         d_s, d_mask = carry  # (B, H), (M, B, H)
-        d_output, states_now, gates_now = now
-        d_s = d_s + d_output
+        d_output, valid_now, states_now, gates_now = now
+        d_s = d_after = d_s + d_output
+        if valid_now is not None:  # a held state hands its gradient to the state before, and nothing to the gates
+            d_s = jnp.where(valid_now, d_s, 0)
         d_z_of_micro_steps = []
         for micro_step in reversed(range(len(weights))):
             s, (h, t, c) = states_now[micro_step], gates_now[micro_step]
@@ -201,16 +195,26 @@ def _fast_backward(
             d_s_masked, d_mask_now = _masked_linear_backward(d_z, s, blocks[micro_step], state_mask)
             d_s = d_s * (1 - t if c is None else c) + d_s_masked
             d_mask = None if d_mask is None or d_mask_now is None else d_mask + d_mask_now
+        if valid_now is not None:
+            d_s = jnp.where(valid_now, d_s, d_after)
         return (d_s, d_mask), d_z_of_micro_steps[::-1]
 
-    start = (jnp.zeros_like(d_outputs[0]), None if state_mask is None else jnp.zeros_like(state_mask))
-    (d_state, d_mask), d_zs = lax.scan(time_step, start, (d_outputs, states, gates), reverse=True)
+    start = (
+        jnp.zeros(d_outputs.shape[1:], d_outputs.dtype),
+        None if state_mask is None else jnp.zeros_like(state_mask),
+    )
+    (d_state, d_mask), d_zs = lax.scan(time_step, start, (d_outputs, valid, states, gates), reverse=True)
     d_weights = tuple(_weight_gradient(s, d_z, state_mask) for s, d_z in zip(states, d_zs, strict=True))
     d_biases = jnp.stack([d_z.reshape(-1, d_z.shape[-1]).sum(axis=0) for d_z in d_zs])  # (L, G*H)
-    return d_zs[0], d_state, d_weights, d_biases, d_mask
+    return (_Inputs(d_zs[0], d_state, d_weights, d_biases, d_mask, valid=None),)
 
 
 _fast_recurrence.defvjp(_fast_forward, _fast_backward)
+
+
+def _has_fixed_sizes(array: Array) -> bool:
+    """False where `jax.export` leaves a size open: it is a symbol then, and cannot be compared with a number."""
+    return all(isinstance(size, int) for size in array.shape)
 
 
 def _blocks(weight: Array, mask: Array | None) -> list[Array]:

@@ -1,22 +1,26 @@
-"""RHN: Recurrent Highway layers, stacked, over a window of time steps."""
+"""RHN: Recurrent Highway layers, stacked, over sequences."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
+from numpy.typing import NDArray
 
-from rhn.spec.arguments import check_choice, check_size
-from rhn.spec.masks import NO_MASKS, VariationalMasks
+from rhn.spec.arguments import check_choice, check_fraction, refusal
+from rhn.spec.layers import LayerConfig, check_layer_parameters
+from rhn.spec.masks import VariationalMasks
 from rhn_jax.cell import Recurrence, RHNCell
 from rhn_jax.fast_recurrence import fast_recurrence
 from rhn_jax.recurrence import plain_recurrence
-from rhn_jax.weights import mask_tensors
+from rhn_jax.sequences import check_lengths, in_order_of_reading, valid_steps
+from rhn_jax.weights import from_spec, mask_tensors, to_spec
 
 RECURRENCES: dict[str, Recurrence] = {
     "fast": fast_recurrence,
@@ -26,23 +30,32 @@ RECURRENCES: dict[str, Recurrence] = {
 
 
 class RHN(nnx.Module):
-    """Recurrent Highway Network over a sequence; carry first, in the call and in the result, as in Flax's cells.
+    """Recurrent Highway Network over sequences; it is called and answers as `nnx.RNN`.
 
-    Zilly et al., "Recurrent Highway Networks", arXiv 1607.03474. `with jax.default_matmul_precision(...)` sets the
-    precision of its matrix products, those of the derivative included; a CPU keeps to full precision whatever is asked.
+    Zilly et al., "Recurrent Highway Networks", arXiv 1607.03474; SPEC.md section 7. Works in `nnx.Sequential` and
+    `nnx.Bidirectional`. `with jax.default_matmul_precision(...)` sets the precision of its matrix products, those of
+    the derivative included; a CPU keeps to full precision whatever is asked.
 
     Args:
         input_size: features E of the input of the first layer.
-        hidden_size: units H of every layer.
+        hidden_size: units H of every layer and direction.
         recurrence_depth: micro-steps L per time step.
         num_layers: layers stacked on each other.
-        time_major: input and output are (T, B, features) instead of (B, T, features), as in `nnx.RNN`.
-        couple_gates, activation, init_scale, transform_bias, param_dtype, rngs: see `RHNCell`.
+        bidirectional: every layer reads in both directions, each with weights of its own; the outputs stand side by
+            side, (..., 2H), the forward direction's first. `nnx.Bidirectional` of two `RHN` joins whole stacks instead.
+        time_major, return_carry, reverse, keep_order: what a call does that does not say otherwise.
+        drop_input, drop_state: rates in [0, 1) of variational dropout (Gal and Ghahramani 2016): of a layer's input and
+            of what its gates see of its state. While training (`deterministic` is False), every call draws masks of
+            0 or 1/keep by the stream `dropout` of `rngs`, for each layer, direction and sequence once.
+        share_gate_masks: one mask for all gates (M = 1); otherwise one for each (M = G).
+        deterministic: True is no dropout. `layer.train()` and `layer.eval()` change it, as in `nnx.Dropout`.
         recurrence: "fast" has a hand-written backward; "plain" is slower and has forward mode too; "recompute" is
             "fast" in less memory: it keeps no gates for the backward, and computes them again there.
+        couple_gates, activation, cell_options, rngs: see `RHNCell`, whose keyword arguments are all accepted.
 
     Attributes:
-        cells: one `RHNCell` per layer, which holds the layer's parameters.
+        config: the `rhn.spec.layers.LayerConfig`.
+        cells: one `RHNCell` per layer and direction, which holds their parameters: layer by layer, forward first.
 
     Raises:
         ValueError: an option has a value that is not accepted.
@@ -52,79 +65,145 @@ class RHN(nnx.Module):
         self,
         input_size: int,
         hidden_size: int,
-        recurrence_depth: int,
+        recurrence_depth: int = 5,
         num_layers: int = 1,
         *,
+        bidirectional: bool = False,
         time_major: bool = False,
+        return_carry: bool = False,
+        reverse: bool = False,
+        keep_order: bool = False,
+        drop_input: float = 0.0,
+        drop_state: float = 0.0,
+        share_gate_masks: bool = True,
+        deterministic: bool = False,
+        recurrence: str = "fast",
         couple_gates: bool = True,
         activation: str = "tanh",
-        init_scale: float = 0.04,
-        transform_bias: float = -2.0,
-        recurrence: str = "fast",
-        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
+        **cell_options: Any,
     ) -> None:
-        check_size("num_layers", num_layers)
         check_choice("recurrence", recurrence, RECURRENCES)
+        check_fraction("drop_input", drop_input)
+        check_fraction("drop_state", drop_state)
+        directions = "both" if bidirectional else "forward"
+        self.config = LayerConfig(
+            input_size,
+            hidden_size,
+            recurrence_depth,
+            num_layers,
+            directions,
+            couple_gates,
+            share_gate_masks,
+            activation,
+        )
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.recurrence_depth = recurrence_depth
         self.num_layers = num_layers
         self.time_major = time_major
+        self.return_carry = return_carry
+        self.reverse = reverse
+        self.keep_order = keep_order
         self.recurrence = recurrence
-        options: dict[str, Any] = {
-            "couple_gates": couple_gates,
-            "activation": activation,
-            "init_scale": init_scale,
-            "transform_bias": transform_bias,
-            "param_dtype": param_dtype,
-            "rngs": rngs,
-        }
+        options = {"couple_gates": couple_gates, "activation": activation, "rngs": rngs, **cell_options}
         self.cells = nnx.List(
-            RHNCell(input_size if layer == 0 else hidden_size, hidden_size, recurrence_depth, **options)
-            for layer in range(num_layers)
+            RHNCell(cell.input_size, hidden_size, recurrence_depth, **options) for cell in self.config.cells()
         )
+        # After the parameters, so that these are the same with dropout and without.
+        self.input_dropout = nnx.Dropout(drop_input, deterministic=deterministic, rngs=rngs if drop_input > 0 else None)
+        self.state_dropout = nnx.Dropout(drop_state, deterministic=deterministic, rngs=rngs if drop_state > 0 else None)
 
     def __call__(
-        self, carry: Sequence[ArrayLike] | None, x: ArrayLike, masks: VariationalMasks | None = None
-    ) -> tuple[list[Array], Array]:
-        """State of every layer after the window, and states of the top layer after every time step.
+        self,
+        inputs: ArrayLike,
+        *carry_first: Any,
+        initial_carry: Sequence[ArrayLike] | None = None,
+        seq_lengths: ArrayLike | None = None,
+        return_carry: bool | None = None,
+        time_major: bool | None = None,
+        reverse: bool | None = None,
+        keep_order: bool | None = None,
+        deterministic: bool | None = None,
+        masks: VariationalMasks | None = None,
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+    ) -> Any:
+        """The states of the top layer after every time step; with `return_carry` the last states of all layers first.
 
         Args:
-            carry: per layer (B, H) before the window; None is zero.
-            x: (B, T, E), or (T, B, E) if `time_major`; or one sequence (T, E), for which B is left out everywhere.
-            masks: variational dropout, of which `input` and `state` are used: per layer (M, B, E_i) and (M, B, H),
-                M = 1 if the gates share a mask, else G. None drops nothing.
+            inputs: (B, T, E), or (T, B, E) if `time_major`. B stands for any number of batch axes, none included.
+            initial_carry: one (B, H) per layer and direction, from which they start; None is `initialize_carry`.
+            seq_lengths: (B,) valid time steps of each sequence, from 0 to T; None is T. Each is computed as if it were
+                alone and cut to its length: outputs after its end are 0, and its last state is the one after its last
+                valid step. Nothing depends on the padding.
+            return_carry: answer (carry, outputs).
+            time_major: see `inputs`.
+            reverse: read the valid time steps from the last to the first.
+            keep_order: with `reverse`, outputs in the order of time; otherwise in the order of reading.
+            deterministic: True is no dropout, False is dropout; None is what the layer is set to.
+            masks: in place of dropout, of which `input` and `state` are used, per layer and direction (M, B, E_i) and
+                (M, B, H), M = 1 if the gates share a mask, else G.
+            rngs: draw the dropout masks and, if there is a `carry_init`, the carry; None is what the layer holds.
 
         Returns:
-            carry: per layer (B, H).
-            outputs: (B, T, H), or (T, B, H).
+            outputs: (B, T, H), or (T, B, H); with both directions (..., 2H).
+            carry: one (B, H) per layer and direction.
 
         Raises:
-            ValueError: x or carry has another shape.
+            TypeError: the carry comes first, as in version 0.1.
+            ValueError: an argument has another shape, or `reverse` is asked of a layer with both directions.
         """
-        x = jnp.asarray(x)
-        if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
-            raise ValueError(
-                f"x of shape {x.shape} is not accepted: expected 2 or 3 axes with a last axis of {self.input_size}"
+        if carry_first or inputs is None:
+            raise TypeError("layer(carry, x) is now layer(x, initial_carry=carry, return_carry=True)")
+        return_carry, time_major, reverse, keep_order = (
+            default if given is None else given
+            for given, default in (
+                (return_carry, self.return_carry),
+                (time_major, self.time_major),
+                (reverse, self.reverse),
+                (keep_order, self.keep_order),
             )
-        batch_first = x.ndim == 3 and not self.time_major
-        if batch_first:
-            x = x.swapaxes(0, 1)  # (T, B, E)
-        carry = self.initialize_carry(x.shape[1:]) if carry is None else carry
-        state_shape = (*x.shape[1:-1], self.hidden_size)
-        shapes, expected = [jnp.shape(state) for state in carry], [state_shape] * self.num_layers
-        if shapes != expected:
-            raise ValueError(f"carry of shapes {shapes} is not accepted: expected one array per layer, {expected}")
-        masks = mask_tensors(NO_MASKS if masks is None else masks, like=self.cells[0].bias[...])
+        )
+        both = self.config.num_directions == 2
+        if reverse and both:
+            raise refusal("reverse", reverse, "False, since the layer reads in both directions")
+        inputs = jnp.asarray(inputs)
+        if inputs.ndim < 2 or inputs.shape[-1] != self.config.input_size:
+            raise ValueError(
+                f"inputs of shape {inputs.shape} are not accepted: expected time, features and any batch axes, with"
+                f" {self.config.input_size} features on the last axis"
+            )
+        time_axis = 0 if time_major else inputs.ndim - 2
+        x = jnp.moveaxis(inputs, time_axis, 0)  # (T, B, E)
+        batch = x.shape[1:-1]
+        carry = self._start(initial_carry, batch, rngs)  # one (B, H) per layer and direction
+        if masks is None:
+            masks = self._draw_masks(batch, deterministic, rngs if isinstance(rngs, nnx.Rngs) else None)
+        else:
+            self._check_masks(masks, batch)
+        masks = mask_tensors(masks, like=carry[0])
+        valid = None
+        if seq_lengths is not None:
+            seq_lengths = check_lengths(seq_lengths, x.shape[0], batch)
+            valid = valid_steps(x, seq_lengths)  # (T, B, 1)
+            x = jnp.where(valid, x, 0)
 
-        new_carry = []
-        for layer, (cell, state) in enumerate(zip(self.cells, carry, strict=True)):
-            input_mask, state_mask = masks.of_layer(layer)  # (M, B, E_i), (M, B, H)
-            projected = cell.project(x, input_mask)  # (T, B, G*H)
-            x = cell.recur(RECURRENCES[self.recurrence], projected, state, state_mask)  # (T, B, H)
-            new_carry.append(x[-1])
-        return new_carry, x.swapaxes(0, 1) if batch_first else x
+        new_carry: list[Array] = []
+        for _ in range(self.config.num_layers):
+            outputs = []
+            for backwards in (False, True) if both else (reverse,):
+                number = len(new_carry)
+                states, last = self._read(number, x, carry[number], masks.of_layer(number), valid, backwards)
+                outputs.append(states)
+                new_carry.append(last)
+            x = jnp.concatenate(outputs, axis=-1) if both else outputs[0]  # (T, B, H), or (T, B, 2H)
+
+        if valid is not None:
+            x = jnp.where(valid, x, 0)
+        if reverse and not keep_order:
+            x = in_order_of_reading(x, seq_lengths)
+        outputs_of_top = jnp.moveaxis(x, 0, time_axis)
+        return (new_carry, outputs_of_top) if return_carry else outputs_of_top
 
     def initialize_carry(
         self,
@@ -132,5 +211,95 @@ class RHN(nnx.Module):
         rngs: nnx.Rngs | nnx.RngStream | None = None,
         carry_init: nnx.Initializer | None = None,
     ) -> list[Array]:
-        """The state before the first time step, per layer (..., H), for one step's inputs of shape (..., E)."""
+        """The states before the first time step, (B, H) per layer and direction, for one step's inputs (B, E)."""
         return [cell.initialize_carry(input_shape, rngs, carry_init) for cell in self.cells]
+
+    def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
+        """Copy in the tensors of `rhn.spec.layers`: `layers.{i}.input_weight` and so on, of any port's layer.
+
+        Raises:
+            ValueError: they do not fit the layer.
+        """
+        check_layer_parameters(self.config, parameters)
+        for cell, (prefix, _, _) in zip(self.cells, self.config.cells(), strict=True):
+            names = ("input_weight", "recurrent_weight", "bias")
+            from_spec(cell, {name: parameters[f"{prefix}.{name}"] for name in names})
+
+    def export_parameters(self) -> dict[str, NDArray]:
+        """Copies of the parameters, by the names and in the shapes of `rhn.spec.layers`."""
+        return {
+            f"{prefix}.{name}": tensor
+            for cell, (prefix, _, _) in zip(self.cells, self.config.cells(), strict=True)
+            for name, tensor in to_spec(cell).items()
+        }
+
+    def _read(
+        self,
+        number: int,
+        x: Array,
+        state: Array,
+        masks: tuple[Array | None, Array | None],
+        valid: Array | None,
+        backwards: bool,
+    ) -> tuple[Array, Array]:
+        """Of one cell the states (T, B, H), in the order of time, and the last that it comes to (B, H)."""
+        if backwards:  # the padding comes first then, and the state is held through it
+            x, valid = jax.tree.map(lambda a: jnp.flip(a, axis=0), (x, valid))
+        input_mask, state_mask = masks  # (M, B, E_i), (M, B, H)
+        cell = self.cells[number]
+        projected = cell.project(x, input_mask)  # (T, B, G*H)
+        states = cell.recur(RECURRENCES[self.recurrence], projected, state, state_mask, valid)  # (T, B, H)
+        last = state if states.shape[0] == 0 else states[-1]
+        return jnp.flip(states, axis=0) if backwards else states, last
+
+    def _start(
+        self,
+        carry: Sequence[ArrayLike] | None,
+        batch: tuple[int, ...],
+        rngs: nnx.Rngs | nnx.RngStream | None,
+    ) -> list[Array]:
+        """The states from which the cells start, in the dtype of the computation."""
+        if carry is None:
+            carry = self.initialize_carry((*batch, self.config.input_size), rngs)
+        shapes = [jnp.shape(state) for state in carry] if isinstance(carry, list | tuple) else jnp.shape(carry)
+        expected = [(*batch, self.config.hidden_size)] * len(self.cells)
+        if shapes != expected:
+            raise ValueError(
+                f"initial_carry of shapes {shapes} is not accepted: expected a list with one array per layer"
+                f" and direction, {expected}"
+            )
+        return [cell.promote(state) for cell, state in zip(self.cells, carry, strict=True)]
+
+    def _draw_masks(
+        self, batch: tuple[int, ...], deterministic: bool | None, rngs: nnx.Rngs | None
+    ) -> VariationalMasks:
+        """Masks of 0 or 1/keep for every cell; None where nothing is dropped."""
+
+        def draw(dropout: nnx.Dropout, widths: list[int]) -> list[Array] | None:
+            off = dropout.deterministic if deterministic is None else deterministic
+            if off or dropout.rate == 0:
+                return None
+            shapes = [(self.config.num_gate_masks, *batch, width) for width in widths]
+            return [dropout(jnp.ones(shape), deterministic=False, rngs=rngs) for shape in shapes]
+
+        cells = list(self.config.cells())
+        return VariationalMasks(
+            input=draw(self.input_dropout, [cell.input_size for cell in cells]),
+            state=draw(self.state_dropout, [self.config.hidden_size] * len(cells)),
+        )
+
+    def _check_masks(self, masks: VariationalMasks, batch: tuple[int, ...]) -> None:
+        """Raise ValueError unless there are (M, B, E_i) and (M, B, H) for every cell; either may be None."""
+        cells = list(self.config.cells())
+        widths = {"input": [cell.input_size for cell in cells], "state": [self.config.hidden_size] * len(cells)}
+        for name, widths_of_cells in widths.items():
+            given = getattr(masks, name)
+            if given is None:
+                continue
+            shapes = [tuple(jnp.shape(mask)) for mask in given]
+            expected = [(*batch, width) for width in widths_of_cells]
+            if [shape[1:] for shape in shapes] != expected or not {s[0] for s in shapes} <= {1, self.config.num_gates}:
+                raise ValueError(
+                    f"masks.{name} of shapes {shapes} is not accepted: expected one mask per layer and direction,"
+                    f" {[(self.config.num_gate_masks, *shape) for shape in expected]}"
+                )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -10,12 +12,13 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from numpy.typing import NDArray
 
+from rhn.checkpoint import CheckpointError, load_checkpoint
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import NO_MASKS, VariationalMasks
-from rhn.spec.parameters import check_parameters
-from rhn_jax.cell import uniform_param
+from rhn.spec.parameters import check_parameters, parameter_shapes
+from rhn_jax.cell import uniform
 from rhn_jax.layer import RHN
-from rhn_jax.weights import copy_of, from_spec, mask_tensors, put, to_spec
+from rhn_jax.weights import copy_of, mask_tensors, put
 
 
 class RHNLanguageModel(nnx.Module):
@@ -23,7 +26,7 @@ class RHNLanguageModel(nnx.Module):
 
     Args:
         config: the architecture.
-        recurrence, init_scale, transform_bias, param_dtype, rngs: see `RHN`.
+        init_scale, param_dtype, rngs, layer_options: see `RHN` and `RHNCell`; `layer_options` are all the others.
 
     Attributes:
         embedding: (V, E); also the softmax weight if the configuration ties them.
@@ -36,51 +39,61 @@ class RHNLanguageModel(nnx.Module):
         self,
         config: RHNConfig,
         *,
-        recurrence: str = "fast",
         init_scale: float = 0.04,
-        transform_bias: float = -2.0,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
+        **layer_options: Any,
     ) -> None:
+        def parameter(*shape: int) -> nnx.Param[Array]:
+            return nnx.Param(uniform(init_scale)(rngs.params(), shape, param_dtype))
+
         self.config = config
-        self.embedding = uniform_param(rngs, (config.vocab_size, config.embedding_width), init_scale, param_dtype)
+        self.embedding = parameter(config.vocab_size, config.embedding_width)
         self.rhn = RHN(
             config.embedding_width,
             config.hidden_size,
             config.recurrence_depth,
             config.num_layers,
             time_major=True,
+            return_carry=True,
+            share_gate_masks=config.share_gate_masks,
             couple_gates=config.couple_gates,
             activation=config.activation,
             init_scale=init_scale,
-            transform_bias=transform_bias,
-            recurrence=recurrence,
             param_dtype=param_dtype,
             rngs=rngs,
+            **layer_options,
         )
-        self.softmax_weight = (
-            None
-            if config.tie_weights
-            else uniform_param(rngs, (config.hidden_size, config.vocab_size), init_scale, param_dtype)
-        )
-        self.softmax_bias = uniform_param(rngs, (config.vocab_size,), init_scale, param_dtype)
+        self.softmax_weight = None if config.tie_weights else parameter(config.hidden_size, config.vocab_size)
+        self.softmax_bias = parameter(config.vocab_size)
 
     def __call__(
-        self, carry: Sequence[ArrayLike] | None, tokens: ArrayLike, masks: VariationalMasks | None = None
-    ) -> tuple[list[Array], Array]:
-        """State after the window, and logits (B, T, V) of the next token at every position.
+        self, tokens: ArrayLike, state: Sequence[ArrayLike] | None = None, masks: VariationalMasks | None = None
+    ) -> tuple[Array, list[Array]]:
+        """Logits (B, T, V) of the next token at every position, and the state after the window.
 
         Args:
-            carry: per layer (B, H) before the window; None is zero.
             tokens: (B, T) integers below V.
+            state: per layer (B, H) before the window; None is zero.
             masks: None drops nothing.
+
+        Raises:
+            TypeError: the state comes first, as in version 0.1.
+            ValueError: tokens, state or masks have another shape.
         """
+        if tokens is None or (isinstance(tokens, list | tuple) and any(jnp.ndim(s) == 2 for s in tokens)):
+            raise TypeError("model(carry, tokens, masks) is now logits, state = model(tokens, state, masks)")
+        tokens = jnp.asarray(tokens)
+        if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
+            raise ValueError(
+                f"tokens of shape {tokens.shape} and dtype {tokens.dtype} are not accepted: expected (B, T) integers"
+            )
         embedding = self.embedding[...]  # (V, E)
         masks = mask_tensors(NO_MASKS if masks is None else masks, like=embedding)
-        x = embedding[jnp.asarray(tokens).T]  # (T, B, E)
+        x = embedding[tokens.T]  # (T, B, E)
         if masks.embedding is not None:
             x = x * masks.embedding.T[..., None]
-        carry, top = self.rhn(carry, x, masks)  # per layer (B, H); (T, B, H)
+        new_state, top = self.rhn(x, initial_carry=state, masks=masks)  # per layer (B, H); (T, B, H)
         if masks.output is not None:
             top = top * masks.output
         if self.softmax_weight is None:
@@ -88,7 +101,27 @@ class RHNLanguageModel(nnx.Module):
         else:
             logits = top @ self.softmax_weight[...]  # (T, B, V)
         logits = logits + self.softmax_bias[...]
-        return carry, logits.swapaxes(0, 1)
+        return logits.swapaxes(0, 1), new_state
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: str | os.PathLike[str], *, rngs: nnx.Rngs | None = None, **options: Any
+    ) -> RHNLanguageModel:
+        """The model of a checkpoint, "best" or "last", of whichever port trained it.
+
+        Args:
+            path: of the file.
+            rngs, options: see `RHNLanguageModel`.
+
+        Raises:
+            rhn.CheckpointError: the file is no checkpoint of a language model.
+        """
+        tensors, metadata = load_checkpoint(path)
+        if "config" not in metadata:
+            raise CheckpointError(f"checkpoint {path} holds no language model: its header names no configuration")
+        model = cls(RHNConfig(**metadata["config"]), rngs=nnx.Rngs(0) if rngs is None else rngs, **options)
+        model.load_parameters({n: tensors[n] for n in parameter_shapes(model.config) if n in tensors})
+        return model
 
     def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
         """Copy in the tensors of `rhn.spec.parameters`.
@@ -97,21 +130,15 @@ class RHNLanguageModel(nnx.Module):
             ValueError: they do not fit the configuration.
         """
         check_parameters(self.config, parameters)
-
         put(self.embedding, parameters["embedding"])
-        for i, cell in enumerate(self.rhn.cells):
-            prefix = f"layers.{i}."
-            of_layer = {n.removeprefix(prefix): value for n, value in parameters.items() if n.startswith(prefix)}
-            from_spec(cell, of_layer)
+        self.rhn.load_parameters({name: p for name, p in parameters.items() if name.startswith("layers.")})
         if self.softmax_weight is not None:
             put(self.softmax_weight, parameters["softmax.weight"])
         put(self.softmax_bias, parameters["softmax.bias"])
 
     def export_parameters(self) -> dict[str, NDArray]:
         """Copies of the parameters, by the names and in the shapes of `rhn.spec.parameters`."""
-        tensors = {"embedding": copy_of(self.embedding)}
-        for i, cell in enumerate(self.rhn.cells):
-            tensors |= {f"layers.{i}.{name}": tensor for name, tensor in to_spec(cell).items()}
+        tensors = {"embedding": copy_of(self.embedding), **self.rhn.export_parameters()}
         if self.softmax_weight is not None:
             tensors["softmax.weight"] = copy_of(self.softmax_weight)
         tensors["softmax.bias"] = copy_of(self.softmax_bias)

@@ -56,6 +56,7 @@ def plain_recurrence(
     biases: Array,
     state_mask: Array | None = None,
     activation: str = "tanh",
+    valid: Array | None = None,
 ) -> Array:
     """States after every time step of a window, differentiated by JAX: any order, any mode; slower.
 
@@ -66,16 +67,19 @@ def plain_recurrence(
         biases: (L, G*H).
         state_mask: (M, B, H) constant over time and micro-steps, or None.
         activation: of the candidate h; "tanh", "sigmoid" or "relu".
+        valid: (T, B, 1) truth values; where one is False, the state is held (SPEC.md 7.2). None: all are True.
 
     Returns:
         (T, B, H).
     """
 
-    def step(s: Array, projected_now: Array) -> tuple[Array, Array]:
-        s = time_step(s, projected_now, recurrent_weights, biases, state_mask, activation)  # (B, H)
+    def step(s: Array, now: tuple[Array, Array | None]) -> tuple[Array, Array]:
+        projected_now, valid_now = now  # (B, G*H), (B, 1)
+        after = time_step(s, projected_now, recurrent_weights, biases, state_mask, activation)  # (B, H)
+        s = after if valid_now is None else jnp.where(valid_now, after, s)  # (B, H)
         return s, s
 
-    _, outputs = lax.scan(step, state, projected)  # (T, B, H)
+    _, outputs = lax.scan(step, state, (projected, valid))  # (T, B, H)
     return outputs
 
 

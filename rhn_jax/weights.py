@@ -43,8 +43,9 @@ def put(parameter: nnx.Param[Array], value: NDArray) -> None:
 
 
 def copy_of(parameter: nnx.Param[Array]) -> NDArray:
-    """A parameter's value as a NumPy array of its own."""
-    return np.array(parameter, order="C")
+    """A parameter's value as a NumPy array of its own; float32 where NumPy has not its dtype, as bfloat16."""
+    known = np.issubdtype(parameter.dtype, np.floating)
+    return np.array(parameter, parameter.dtype if known else np.float32, order="C")
 
 
 def mask_tensors(masks: Masks, like: Array) -> Masks:

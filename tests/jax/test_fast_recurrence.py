@@ -34,6 +34,7 @@ class Inputs(NamedTuple):
     weights: list[Array]  # L of (H, G*H)
     biases: Array  # (L, G*H)
     mask: Array | None  # (M, B, H)
+    valid: Array | None = None  # (T, B, 1)
 
 
 def make_inputs(
@@ -71,7 +72,8 @@ def loss_of(recurrence: Recurrence, activation: str = "tanh") -> Callable[[Input
 
 def loss_and_outputs(recurrence: Recurrence, activation: str) -> Callable[[Inputs], tuple[Array, Array]]:
     def loss(inputs: Inputs) -> tuple[Array, Array]:
-        outputs = recurrence(*inputs, activation)
+        *arrays, valid = inputs
+        outputs = recurrence(*arrays, activation, valid)
         return (outputs * jnp.cos(jnp.arange(outputs.size)).reshape(outputs.shape)).sum(), outputs
 
     return loss
@@ -84,7 +86,9 @@ def assert_close(actual: Any, expected: Any) -> None:
 
 def value_and_gradients(recurrence: Recurrence, inputs: Inputs, activation: str = "tanh") -> Any:
     """Outputs, and gradients of everything, the mask included."""
-    return jax.jit(jax.value_and_grad(loss_and_outputs(recurrence, activation), has_aux=True))(inputs)
+    loss = loss_and_outputs(recurrence, activation)
+    of_floats = jax.value_and_grad(lambda floats: loss(floats._replace(valid=inputs.valid)), has_aux=True)
+    return jax.jit(of_floats)(inputs._replace(valid=None))
 
 
 @pytest.mark.usefixtures("eagerly")
@@ -113,6 +117,30 @@ def test_recompute_equals_fast(recurrence_depth: int, masks: str, num_gates: int
     assert_close(value_and_gradients(recompute, inputs), value_and_gradients(fast_recurrence, inputs))
 
 
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize("recurrence", [fast_recurrence, recompute], ids=["fast", "recompute"])
+@pytest.mark.parametrize("masks", ["none", "shared", "separate"])
+@pytest.mark.parametrize("num_gates", [2, 3])
+def test_a_state_is_held_where_a_step_is_not_valid(recurrence: Recurrence, masks: str, num_gates: int) -> None:
+    """With holes anywhere, as Keras' masks may have them; rows that are valid throughout, and nowhere."""
+    valid = jnp.asarray([[1, 0, 0, 1], [1, 1, 0, 0], [1, 0, 0, 1]], bool)[..., None]  # (T, B, 1)
+    inputs = make_inputs(batch_size=4, masks=masks, num_gates=num_gates)._replace(valid=valid)
+    actual, expected = value_and_gradients(recurrence, inputs), value_and_gradients(plain_recurrence, inputs)
+    assert_close(actual, expected)
+    (_, outputs), _ = actual
+    for row in range(4):
+        alone = Inputs(
+            inputs.projected[np.flatnonzero(valid[:, row]), row],
+            inputs.state[row],
+            inputs.weights,
+            inputs.biases,
+            None if inputs.mask is None else inputs.mask[:, row],
+        )
+        states = [inputs.state[row], *plain_recurrence(*alone[:5])] if valid[:, row].any() else [inputs.state[row]]
+        for time, reached in enumerate(np.cumsum(valid[:, row])):
+            assert_close(outputs[time, row], states[reached])
+
+
 @pytest.mark.parametrize("recurrence", [fast_recurrence, recompute], ids=["fast", "recompute"])
 def test_many_rows_transpose_the_weights(recurrence: Recurrence, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = make_inputs(length=3, masks="separate")
@@ -124,7 +152,8 @@ def test_many_rows_transpose_the_weights(recurrence: Recurrence, monkeypatch: py
 
 @pytest.mark.parametrize("recurrence", [fast_recurrence, recompute], ids=["fast", "recompute"])
 def test_a_window_in_slices_equals_one_in_one_piece(recurrence: Recurrence, monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs = make_inputs(length=6)
+    valid = jnp.arange(6)[:, None, None] < jnp.asarray([[6], [3]])  # (T, B, 1)
+    inputs = make_inputs(length=6)._replace(valid=valid)
     monkeypatch.setattr(FAST_MODULE, "_SLICE_ROWS", 4)  # of the 12 that there are
     in_slices = value_and_gradients(recurrence, inputs)
     monkeypatch.undo()
@@ -139,7 +168,7 @@ def test_first_and_second_derivatives_in_reverse_mode(
     recurrence: Recurrence, num_gates: int, masks: str, depth: int
 ) -> None:
     inputs = make_inputs(num_gates=num_gates, masks=masks, recurrence_depth=depth, length=2, batch_size=1, hidden=2)
-    check_grads(jax.jit(recurrence), tuple(inputs), order=2, modes=["rev"])
+    check_grads(jax.jit(recurrence), tuple(inputs[:5]), order=2, modes=["rev"])
 
 
 def test_hessian() -> None:

@@ -32,9 +32,15 @@ def make_layer(seed: int = 0, **options: Any) -> RHN:
 
 
 @nnx.jit
-def run(layer: nnx.Module, *arguments: Any) -> Any:
-    """The layer's value, by one program: operation by operation there would be dozens to compile."""
-    return layer(*arguments)
+def run(module: nnx.Module, *arguments: Any) -> Any:
+    """A cell's or another module's value, by one program: operation by operation there would be dozens to compile."""
+    return module(*arguments)
+
+
+@nnx.jit
+def run_layer(layer: RHN, x: Any, carry: Any = None, masks: Any = None) -> Any:
+    """Carry and outputs of a layer."""
+    return layer(x, initial_carry=carry, masks=masks, return_carry=True)
 
 
 def random(*shape: int) -> NDArray:
@@ -68,7 +74,7 @@ def test_layer_is_its_cells_step_by_step(couple_gates: bool, masks: str) -> None
     x, carry = random(B, T, E), [random(B, H), random(B, H)]
     num_masks = 1 if masks == "shared" else (2 if couple_gates else 3)
     drawn = None if masks == "none" else random_masks(2, num_masks)
-    new_carry, outputs = run(layer, carry, x, drawn)
+    new_carry, outputs = run_layer(layer, x, carry, drawn)
     states = list(carry)
     for time in range(T):
         below = x[:, time]
@@ -85,15 +91,15 @@ def test_no_carry_is_zero() -> None:
     zeros = layer.initialize_carry((B, E))
     assert [z.shape for z in zeros] == [(B, H)] * 2
     assert not any(z.any() for z in zeros)
-    assert_close(run(layer, None, x), run(layer, zeros, x))
+    assert_close(run_layer(layer, x), run_layer(layer, x, zeros))
 
 
 @pytest.mark.usefixtures("float64")
 def test_two_windows_are_one() -> None:
     layer, x = make_layer(num_layers=2), random(B, T, E)
-    whole_carry, whole = run(layer, None, x)
-    carry, first = run(layer, None, x[:, :1])
-    carry, second = run(layer, carry, x[:, 1:])
+    whole_carry, whole = run_layer(layer, x)
+    carry, first = run_layer(layer, x[:, :1])
+    carry, second = run_layer(layer, x[:, 1:], carry)
     assert_close(np.concatenate((first, second), axis=1), whole)
     assert_close(carry, whole_carry)
 
@@ -101,8 +107,8 @@ def test_two_windows_are_one() -> None:
 @pytest.mark.usefixtures("float64")
 def test_time_major_transposes_input_and_output_only() -> None:
     x = random(B, T, E)
-    carry, outputs = run(make_layer(), None, x)
-    other_carry, other_outputs = run(make_layer(time_major=True), None, x.swapaxes(0, 1))
+    carry, outputs = run_layer(make_layer(), x)
+    other_carry, other_outputs = run_layer(make_layer(time_major=True), x.swapaxes(0, 1))
     assert_close(other_outputs.swapaxes(0, 1), outputs)
     assert_close(other_carry, carry)
 
@@ -111,8 +117,8 @@ def test_time_major_transposes_input_and_output_only() -> None:
 @pytest.mark.parametrize("time_major", [False, True])
 def test_one_sequence_needs_no_batch(time_major: bool) -> None:
     x = random(T, E)
-    carry, outputs = run(make_layer(num_layers=2, time_major=time_major), None, x)
-    batched_carry, batched = run(make_layer(num_layers=2), None, x[None])
+    carry, outputs = run_layer(make_layer(num_layers=2, time_major=time_major), x)
+    batched_carry, batched = run_layer(make_layer(num_layers=2), x[None])
     assert outputs.shape == (T, H)
     assert_close(outputs, batched[0])
     assert_close(carry, [s[0] for s in batched_carry])
@@ -127,7 +133,7 @@ def test_one_sequence_needs_no_batch(time_major: bool) -> None:
 def test_cell_works_in_nnx_rnn() -> None:
     layer, x = make_layer(), random(B, T, E)
     rnn = nnx.RNN(layer.cells[0], return_carry=True)
-    (expected_carry,), expected = run(layer, None, x)
+    (expected_carry,), expected = run_layer(layer, x)
     assert_close(run(rnn, x), (expected_carry, expected))
 
 
@@ -135,7 +141,7 @@ def test_cell_works_in_nnx_rnn() -> None:
 def test_cell_works_in_nnx_bidirectional() -> None:
     forward, backward, x = make_layer(0), make_layer(1), random(B, T, E)
     both = nnx.Bidirectional(nnx.RNN(forward.cells[0]), nnx.RNN(backward.cells[0]))
-    expected = np.concatenate((run(forward, None, x)[1], run(backward, None, x[:, ::-1])[1][:, ::-1]), axis=-1)
+    expected = np.concatenate((run(forward, x), run(backward, x[:, ::-1])[:, ::-1]), axis=-1)
     assert_close(run(both, x), expected)
 
 
@@ -146,11 +152,10 @@ def test_pure_functions_of_the_parameters_compose() -> None:
     graph, params = nnx.split(layer)
 
     def loss(params: nnx.State, x: Array) -> Array:
-        _, outputs = nnx.merge(graph, params)(None, x)
-        return (outputs**2).sum()
+        return (nnx.merge(graph, params)(x) ** 2).sum()
 
     gradients = jax.jit(jax.vmap(jax.grad(jax.checkpoint(loss)), in_axes=(None, 0)))(params, x)
-    of_module = nnx.jit(nnx.grad(lambda layer, x: (layer(None, x)[1] ** 2).sum()))
+    of_module = nnx.jit(nnx.grad(lambda layer, x: (layer(x) ** 2).sum()))
     for i in range(2):
         assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], gradients), of_module(layer, x[i]))
 
@@ -163,13 +168,14 @@ def test_export_round_trip() -> None:
 
     @jax.jit
     def pure(leaves: list[Array], carry: list[Array], x: Array) -> tuple[list[Array], Array]:
-        return nnx.merge(graph, jax.tree.unflatten(structure, leaves))(carry, x)
+        layer = nnx.merge(graph, jax.tree.unflatten(structure, leaves))
+        return layer(x, initial_carry=carry, return_carry=True)
 
     payload = jax.export.export(pure)(leaves, carry, x).serialize(vjp_order=1)
     restored = jax.export.deserialize(payload)
-    assert_close(restored.call(leaves, carry, x), run(layer, carry, x))
+    assert_close(restored.call(leaves, carry, x), run_layer(layer, x, carry))
     restored_gradient = jax.grad(lambda leaves: restored.call(leaves, carry, x)[1].sum())(leaves)
-    expected = nnx.jit(nnx.grad(lambda layer: layer(carry, x)[1].sum()))(layer)
+    expected = nnx.jit(nnx.grad(lambda layer: layer(x, initial_carry=carry).sum()))(layer)
     assert_close(restored_gradient, jax.tree.leaves(expected))
 
 
@@ -177,9 +183,9 @@ def test_export_round_trip() -> None:
 def test_copies_are_equal_and_independent() -> None:
     layer, x = make_layer(), random(B, T, E)
     other = copy.deepcopy(layer)
-    assert_close(run(layer, None, x), run(other, None, x))
+    assert_close(run(layer, x), run(other, x))
     other.cells[0].bias[...] += 1
-    assert not np.allclose(run(layer, None, x)[1], run(other, None, x)[1])
+    assert not np.allclose(run(layer, x), run(other, x))
 
 
 def test_layer_inside_a_larger_module_trains() -> None:
@@ -189,8 +195,7 @@ def test_layer_inside_a_larger_module_trains() -> None:
             self.readout = nnx.Linear(16, 1, rngs=rngs)
 
         def __call__(self, x: Array) -> Array:
-            _, states = self.rhn(None, x)
-            return self.readout(states)
+            return self.readout(self.rhn(x))
 
     x = np.random.default_rng(0).integers(0, 2, (32, 12, 1)).astype(np.float32)
     parity = x.cumsum(axis=1) % 2
@@ -242,9 +247,9 @@ def test_initial_values_follow_the_options() -> None:
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.05)])
 def test_computes_in_param_dtype(dtype: str, tolerance: float) -> None:
     """Measured: float32 differs by 1e-7 from float64, bfloat16 by 0.007."""
-    (state,), outputs = run(make_layer(param_dtype=dtype), None, random(B, T, E))
+    (state,), outputs = run_layer(make_layer(param_dtype=dtype), random(B, T, E))
     assert outputs.dtype == state.dtype == dtype
-    _, expected = run(make_layer(), None, random(B, T, E))
+    expected = run(make_layer(), random(B, T, E))
     np.testing.assert_allclose(np.asarray(outputs, np.float64), expected, rtol=0, atol=tolerance)
 
 
@@ -277,18 +282,18 @@ def test_impossible_options(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("x_shape", "carry_shapes", "message"),
     [
-        ((B, T, E + 1), None, r"x of shape \(3, 4, 6\) is not accepted"),
-        ((E,), None, r"x of shape \(5,\) is not accepted"),
+        ((B, T, E + 1), None, r"inputs of shape \(3, 4, 6\) are not accepted: .* 5 features"),
+        ((E,), None, r"inputs of shape \(5,\) are not accepted"),
         (
             (B, T, E),
             [(B + 1, H)],
-            r"carry of shapes \[\(4, 6\)\] is not accepted: expected one array per layer, \[\(3, 6\)\]",
+            r"initial_carry of shapes \[\(4, 6\)\] is not accepted: expected a list with one array per .* \[\(3, 6\)\]",
         ),
-        ((B, T, E), [(B, H)] * 2, r"carry of shapes \[\(3, 6\), \(3, 6\)\] is not accepted: .* \[\(3, 6\)\]"),
+        ((B, T, E), [(B, H)] * 2, r"initial_carry of shapes \[\(3, 6\), \(3, 6\)\] is not accepted: .* \[\(3, 6\)\]"),
     ],
 )
 def test_impossible_shapes(x_shape: tuple[int, ...], carry_shapes: list[tuple[int, ...]] | None, message: str) -> None:
     layer = make_layer(param_dtype="float32")
     carry = None if carry_shapes is None else [np.zeros(shape) for shape in carry_shapes]
     with pytest.raises(ValueError, match=message):
-        layer(carry, np.zeros(x_shape))
+        layer(np.zeros(x_shape), initial_carry=carry)

@@ -1,0 +1,47 @@
+"""Sequences of different lengths in one batch, padded at their ends. Arrays have time first: (T, B, features)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+
+def check_lengths(lengths: ArrayLike, time: int, batch: tuple[int, ...]) -> Array:
+    """`lengths` (B,) as an array of JAX.
+
+    Raises:
+        ValueError: they are not integers, one per sequence, or (where their values are known) not from 0 to T.
+    """
+    array = lengths if isinstance(lengths, jax.Array) else np.asarray(lengths)
+    if array.shape != batch or not jnp.issubdtype(array.dtype, jnp.integer):
+        raise ValueError(
+            f"seq_lengths of shape {array.shape} and dtype {array.dtype} is not accepted: expected one integer per"
+            f" sequence, of shape {batch}"
+        )
+    known = not isinstance(array, jax.core.Tracer) and isinstance(time, int) and array.size > 0
+    if known and (array.min() < 0 or array.max() > time):
+        raise ValueError(
+            f"seq_lengths from {array.min()} to {array.max()} is not accepted: expected integers from 0 to {time}"
+        )
+    return jnp.asarray(array)
+
+
+def valid_steps(x: Array, lengths: Array) -> Array:
+    """(T, B, 1), whether a time step of x (T, B, features) is within its sequence's length (B,)."""
+    return _steps(x) < lengths[..., None]
+
+
+def in_order_of_reading(x: Array, lengths: Array | None) -> Array:
+    """The valid steps of x (T, B, features) from the last to the first; the padding, if any, stays at the end."""
+    if lengths is None:
+        return jnp.flip(x, axis=0)
+    steps, ends = _steps(x), lengths[..., None]  # (T, 1, 1), (B, 1)
+    return jnp.take_along_axis(x, jnp.where(steps < ends, ends - 1 - steps, steps), axis=0)
+
+
+def _steps(x: Array) -> Array:
+    """The number of each time step of x (T, B, features), to stand beside it: (T, 1, ..., 1)."""
+    return jnp.arange(x.shape[0]).reshape(-1, *[1] * (x.ndim - 1))
