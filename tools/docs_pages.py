@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from rhn.text import markdown_table, markdown_text
+from rhn.markdown import escaped, table
 from rhn.training.help import GROUPS, describe_recipe
 from rhn.training.options import OPTIONS, Option
 from rhn.training.recipes import RECIPES
@@ -53,8 +53,8 @@ def _option(option: Option) -> str:
     again = " ↻" if option.may_change else ""
     aliases = f" Authors' name: {', '.join(f'`{alias}`' for alias in option.aliases)}." if option.aliases else ""
     commands = ", ".join(f"`{command}`" for command in option.commands)
-    meaning = markdown_text(f"{option.meaning[:1].upper()}{option.meaning[1:]}.")
-    expected = markdown_text(option.accepted.expected)
+    meaning = escaped(f"{option.meaning[:1].upper()}{option.meaning[1:]}.")
+    expected = escaped(option.accepted.expected)
     return (
         f"### `{option.name}` {{ #{option.name} }}\n\n{meaning}{again}\n\n"
         f"Default `{option.default!r}`. Expected: {expected}.{aliases} Used by {commands}.\n"
@@ -63,7 +63,7 @@ def _option(option: Option) -> str:
 
 def recipe_table() -> str:
     """Every recipe with the paper's row."""
-    return markdown_table(["recipe", "trains"], [[name, describe_recipe(name)] for name in RECIPES])
+    return table(["recipe", "trains"], [[name, describe_recipe(name)] for name in RECIPES])
 
 
 def included(path: str) -> str:
