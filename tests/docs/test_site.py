@@ -75,6 +75,12 @@ def test_links_lead_to_files_of_the_repository(page: Path) -> None:
     with_links_of_the_site(page.read_text(encoding="utf-8"), source, COPIED.get(source, "page.md"))
 
 
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(r"`((?:tests|benchmarks|tools|examples|docs|rhn)/[\w/.]+)`", page.read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_a_link_that_leads_to_nothing_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"SPEC\.md links to rhn/none\.py, which does not exist"):
         with_links_of_the_site("[x](rhn/none.py)", "SPEC.md", "specification.md")
