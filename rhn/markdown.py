@@ -6,14 +6,16 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
+from rhn.text import one_line
+
 # What begins emphasis, code, a link's target or an escape. An underscore inside a word begins nothing.
 _MARKUP = re.compile(r"[\\`*~]|(?<=\])[(:]|(?<!\w)_|_(?!\w)")
 
 
 def escaped(text: str) -> str:
     """`text` on one line, to be read as plain text in a paragraph, a list item or a cell of a table."""
-    one_line = " ".join(text.split())
-    return html.escape(_MARKUP.sub(r"\\\g<0>", one_line), quote=False).replace("|", "&#124;")
+    line = one_line(" ".join(text.split()))
+    return html.escape(_MARKUP.sub(r"\\\g<0>", line), quote=False).replace("|", "&#124;")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,28 +1,28 @@
-"""Text of unknown origin, made harmless where it is shown: on a terminal, and in a Markdown table."""
+"""Text of unknown origin, made harmless where it is shown."""
 
 from __future__ import annotations
 
-import html
-import re
-from collections.abc import Iterable, Sequence
 
-# Signs that CommonMark may take for emphasis, code, a link, a deletion, the end of a cell, or for an escape.
-# An underscore between letters means nothing to it.
-_MARKUP = re.compile(r"[\\`*\[\]~|]|(?<![^\W_])_|_(?![^\W_])")
+def printable(text: str) -> str:
+    """`text` as a terminal can print it: every control character but line ends and tabs as its code, such as \\x1b."""
+    return "".join(c if c in "\n\t" or not _is_control(c) else _code(c) for c in text)
 
 
 def one_line(text: str) -> str:
-    """`text` in one line that a terminal only prints: what it would obey, or nobody would see, as in `repr`."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """`text` in one line: what is no visible sign or space as its code, as in `repr`."""
+    return "".join(c if c.isprintable() else _code(c) for c in text)
 
 
-def markdown_text(text: str) -> str:
-    """`text` in one line of Markdown that shows it letter by letter, in a table cell too."""
-    return _MARKUP.sub(r"\\\g<0>", html.escape(one_line(text), quote=False))
+def _is_control(symbol: str) -> bool:
+    code = ord(symbol)
+    return (
+        code < 32
+        or 127 <= code < 160
+        or 0xD800 <= code < 0xE000  # a surrogate has no encoding
+        or 0x202A <= code <= 0x202E  # these turn the direction of writing
+        or 0x2066 <= code <= 0x2069
+    )
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table of plain text, ending in a newline."""
-    lines = [[markdown_text(cell) for cell in row] for row in (header, *rows)]
-    lines.insert(1, ["---"] * len(header))
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def _code(symbol: str) -> str:
+    return symbol.encode("unicode_escape").decode("ascii")

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rhn.text import one_line
+from rhn.text import printable
 
 _SECONDS_BETWEEN_LINES = 60.0
 
@@ -36,11 +36,6 @@ def warn(text: str) -> None:
     """As `say`, to stderr."""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     print(f"warning: {printable(text)}".encode(encoding, errors="replace").decode(encoding), file=sys.stderr)
-
-
-def printable(text: str) -> str:
-    """`text` with every control character but line ends and tabs as its code, such as \\x1b."""
-    return "".join(symbol if symbol in "\n\t" else one_line(symbol) for symbol in text)
 
 
 class Progress:

@@ -355,6 +355,14 @@ def test_a_bad_folder_is_named_without_control(tmp_path: Path) -> None:
         main([str(tmp_path / "nowhere\x1b[31m")])
 
 
+def test_the_options_that_differ_from_their_defaults_come_first(run: Path) -> None:
+    text = read_page(write_report(run)).text
+    special, default = text[text.index("Configuration") :].split("options at their defaults")
+    assert "epochs" in special
+    assert "hidden_size" not in special  # 830 is the default
+    assert "hidden_size" in default
+
+
 def test_warnings_and_changed_options_are_shown(run: Path) -> None:
     (run / "warnings.json").write_text(json.dumps(["the clock went backwards"]))
     change = {"step": 40, "option": "learning_rate", "before": 0.2, "after": 0.125}

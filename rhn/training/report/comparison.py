@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rhn.text import markdown_table
+from rhn.markdown import table
 from rhn.training.report.charts import Line, line_chart, line_key
 from rhn.training.report.templates import render
 from rhn.training.run.record import RunRecord
@@ -64,7 +64,7 @@ _CHARTS: dict[str, Callable[[RunRecord, dict], float]] = {
 
 def comparison_table(runs: Sequence[RunRecord]) -> str:
     """A Markdown table, one run per line, and what its signs mean."""
-    return "\n".join([markdown_table([*_COLUMNS], _rows(runs)), *(f"{note}\n" for note in _notes(runs))])
+    return "\n\n".join([table([*_COLUMNS], _rows(runs)), *_notes(runs)]) + "\n"
 
 
 def comparison_page(runs: Sequence[RunRecord]) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rhn.files import write_atomically
+from rhn.training.options import DEFAULTS
 from rhn.training.report.charts import Chart, Line, line_chart, line_key
 from rhn.training.report.templates import render
 from rhn.training.run.record import RunRecord, read_run
@@ -47,6 +48,7 @@ def run_page(run: RunRecord) -> bytes:
         charts=_charts(run),
         epochs=_epoch_table(run),
         changes=_change_table(run),
+        configuration=_configuration(run),
     )
 
 
@@ -147,3 +149,9 @@ def _change_table(run: RunRecord) -> Table | None:
     """The options that were changed when the run was resumed."""
     names = ["option", "step", "before", "after"]
     return (names, [[change[name] for name in names] for change in run.changes]) if run.changes else None
+
+
+def _configuration(run: RunRecord) -> dict[str, dict[str, Any]]:
+    """The options that say what is special about the run, and the others."""
+    special = {name: value for name, value in run.options.items() if name not in DEFAULTS or value != DEFAULTS[name]}
+    return {"special": special, "default": {name: value for name, value in run.options.items() if name not in special}}
