@@ -5,13 +5,14 @@ Everything else in this package is written in these words, so this module import
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rhn.backend import Model
+from rhn.backend import Backend, Model
 from rhn.compare import LIMIT
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks
@@ -98,6 +99,25 @@ class Inputs:
         """The optimiser has a memory, which plain SGD has not."""
         return self.averaging or self.optimizer.name != "sgd"
 
+    @property
+    def kind(self) -> Hashable:
+        """Models of one kind differ in their parameters only."""
+        return self.config, self.optimizer, self.recompute
+
+    @property
+    def program(self) -> Hashable:
+        """Cases of one program give a backend that compiles nothing new to do, but for the shapes of their windows."""
+        masks = self.double_window.masks
+        return self.config, self.recompute, masks and tuple(mask is None for mask in masks)
+
+    def build(self, backend: Backend, dtype: str, device: str | None) -> Model:
+        """A new model with these parameters."""
+        # A backend that knows the paper's optimiser only need not know how to be asked for another.
+        options: dict[str, Any] = {} if self.optimizer == PAPER_SGD else {"optimizer": self.optimizer}
+        if self.recompute:
+            options["recompute"] = True
+        return backend.build(self.config, self.parameters, dtype, device, **options)
+
     def halves(self) -> tuple[Window, Window]:
         """The two windows of `double_window`, both with its masks."""
         length = self.double_window.tokens.shape[1] // 2
@@ -135,6 +155,7 @@ class Case:
         dtypes: that a backend may do it in.
         complete: False if the right answers are known for some tensors only.
         calibrated: False if its errors were never measured; SPEC.md 6.1 is then the tolerance.
+        covering: it is one of the few cases in which, together, every pair of options occurs.
     """
 
     name: str
@@ -146,6 +167,7 @@ class Case:
     dtypes: tuple[str, ...] = DTYPES
     complete: bool = True
     calibrated: bool = True
+    covering: bool = False
 
     def tolerance(self, dtype: str, check: Check) -> float:
         """Largest accepted error relative to the largest entry."""

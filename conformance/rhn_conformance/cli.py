@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections import Counter
@@ -12,9 +13,10 @@ from pathlib import Path
 from rhn.backend import installed_backends, load_backend
 from rhn_conformance.case import DTYPES
 from rhn_conformance.expected_failures import judge, load_expected_failures, unmatched
-from rhn_conformance.results import Result, Verdict, new_run, read_jsonl, write_jsonl
-from rhn_conformance.runner import Target, run_suite
+from rhn_conformance.results import Result, ResultWriter, Verdict, new_run, read_jsonl
+from rhn_conformance.runner import Target
 from rhn_conformance.suite import all_cases, select
+from rhn_conformance.workers import Described, Plan, Progress, work_here, work_in_processes
 
 RESULTS = Path("conformance-results.jsonl")
 
@@ -37,7 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_target_options(run)
     run.add_argument("-k", dest="select", metavar="TEXT", help="part of a case's name, or the number of a clause")
     run.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="JSON lines (default: %(default)s)")
-    run.add_argument("--jobs", type=int, default=1, metavar="N", help="backends at a time (default: %(default)s)")
+    run.add_argument("--quick", action="store_true", help="a few cases in which every pair of options occurs")
+    run.add_argument(
+        "--jobs", type=int, metavar="N", help="processes at a time (default: one per backend, at most one per core)"
+    )
     run.add_argument("--expected-failures", type=Path, metavar="FILE", help="list of the one backend that is tested")
     run.set_defaults(command=_run)
 
@@ -69,40 +74,41 @@ def _add_target_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="NAME", help="cpu, gpu (default: the backend's choice)")
 
 
-def _targets(options: argparse.Namespace) -> list[Target]:
-    # torch first: once another framework's libraries are loaded, importing it may fail.
-    names = sorted(dict.fromkeys(options.backend), key=lambda name: name != "torch")
-    backends = [load_backend(name) for name in names]
-    return [Target(backend, dtype, options.device) for backend in backends for dtype in options.dtype or DTYPES]
-
-
 def _run(options: argparse.Namespace) -> int:
-    cases = select(all_cases(), options.select)
-    targets = _targets(options)
-    backends = {target.name: target.backend for target in targets}
-    if options.expected_failures and len(backends) > 1:
+    cases = select(all_cases(), options.select, options.quick)
+    names = tuple(dict.fromkeys(options.backend))
+    for name in set(names) - set(installed_backends()):
+        load_backend(name)  # says so, before anything else is done
+    if options.expected_failures and len(names) > 1:
         raise ValueError("--expected-failures is the list of one backend: name a single --backend with it")
-    excuses = {name: load_expected_failures(name, options.expected_failures) for name in backends}
-    run = new_run(
-        versions={name: backend.describe() for name, backend in backends.items()},
-        options={"device": options.device, "dtypes": sorted({t.dtype for t in targets}), "select": options.select},
-    )
+    excuses = {name: load_expected_failures(name, options.expected_failures) for name in names}
+    record = new_run({"device": options.device, "dtypes": options.dtype or DTYPES, "select": options.select})
+    plan = Plan(cases, names, options.dtype or DTYPES, options.device, record.run)
+    jobs = options.jobs or min(len(names), os.cpu_count() or 1)
 
     started = time.monotonic()
     results: list[Result] = []
-    for number, of_one in enumerate(run_suite(cases, targets, run.run, options.jobs), start=1):
-        judged = [judge(result, excuses[result.backend]) for result in of_one]
-        results += judged
-        worst = max((result.ulps for result in judged), default=0.0)
-        name = cases[number - 1].name
-        print(f"[{number:2d}/{len(cases)}] {name:40s} {worst:8.3g} ULP  {_counts(judged)}", flush=True)
-        for result in judged:
-            if not result.verdict.is_good:
-                print(f"    {result}")
-    write_jsonl(options.results, run, results)
+    with options.results.open("w") as file:
+        writer = ResultWriter(file, record)
+        done = Progress(plan)
+        for event in work_here(plan, load_backend) if jobs == 1 else work_in_processes(plan, jobs):
+            if isinstance(event, Described):
+                writer.backend(*event)
+                continue
+            new = [judge(result, excuses[result.backend]) for result in done.add(event)]
+            for result in new:
+                writer.result(result)
+                if not result.verdict.is_good:
+                    print(f"    {result}", flush=True)
+            results += new
+            if done.is_complete(event.case):
+                of_case = [result for result in results if result.case == event.case]
+                worst = max((result.ulps for result in of_case), default=0.0)
+                count = f"[{done.num_complete:2d}/{len(cases)}]"
+                print(f"{count} {event.case:40s} {worst:8.3g} ULP  {_counts(of_case)}", flush=True)
     print(f"{_counts(results)} in {time.monotonic() - started:.0f} s; results in {options.results}")
     status = 0 if all(result.verdict.is_good for result in results) else 1
-    for name in backends:
+    for name in names:
         if not any(result.backend == name for result in results):
             print(f"nothing ran on {name}")
             status = 1
@@ -120,7 +126,9 @@ def _counts(results: list[Result]) -> str:
 def _explore(options: argparse.Namespace) -> int:
     from rhn_conformance.explore import explore  # needs hypothesis, which nothing else does
 
-    explore(_targets(options), options.examples, options.seed)
+    backends = [load_backend(name) for name in sorted(dict.fromkeys(options.backend), key=lambda name: name != "torch")]
+    targets = [Target(backend, dtype, options.device) for backend in backends for dtype in options.dtype or DTYPES]
+    explore(targets, options.examples, options.seed)
     return 0
 
 

@@ -6,11 +6,10 @@ import datetime
 import json
 import math
 import os
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -48,6 +47,7 @@ class Result:
         verdict: outcome.
         errors: of every tensor that was compared.
         message: why it failed, or why it may; else empty.
+        seconds: that the backend took to answer, building and compiling included; 0 for a pair.
     """
 
     run: str
@@ -61,10 +61,11 @@ class Result:
     verdict: Verdict
     errors: tuple[TensorError, ...] = ()
     message: str = ""
+    seconds: float = 0.0
 
     def from_the_other_side(self) -> Result:
         """Of a pair of backends: the same result, as the other one's."""
-        return replace(self, backend=self.against, against=self.backend)
+        return replace(self, backend=self.against, against=self.backend, seconds=0.0)
 
     @property
     def is_pair(self) -> bool:
@@ -88,48 +89,73 @@ class Run:
     run: str
     date: str
     machine: dict[str, str]
-    versions: dict[str, dict[str, str]]  # per backend, as it describes itself
+    versions: dict[str, dict[str, str]] = field(default_factory=dict)  # per backend, as it describes itself
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def new_run(versions: dict[str, dict[str, str]], options: dict[str, Any]) -> Run:
-    """The record of a run that starts now on this machine."""
+def new_run(options: dict[str, Any]) -> Run:
+    """The record of a run that starts now on this machine; the versions come when a backend is loaded."""
     now = datetime.datetime.now(datetime.UTC)
     return Run(
         run=now.strftime("%Y%m%dT%H%M%S") + f"-{os.getpid()}",
         date=now.isoformat(timespec="seconds"),
         machine={**describe_machine(), "numpy": np.__version__},
-        versions=versions,
         options=options,
     )
 
 
-def write_jsonl(path: Path, run: Run, results: Iterable[Result]) -> None:
-    """One line for the run, one per result. Numbers that are not finite are written as strings."""
-    records: list[dict[str, Any]] = [{"record": "run", **asdict(run)}]
-    records += [{"record": "result", **asdict(result)} for result in results]
-    path.write_text("".join(json.dumps(_finite(record), allow_nan=False) + "\n" for record in records))
+class ResultWriter:
+    """Writes records line by line, as they come: a run that is cut off has told what it found.
+
+    A line for the run, one for each backend, one per result. Numbers that are not finite are written as strings.
+    """
+
+    def __init__(self, file: TextIO, run: Run) -> None:
+        self._file = file
+        self._run = run
+        versions = run.versions
+        self._write({"record": "run", **asdict(replace(run, versions={}))})
+        for backend, described in versions.items():
+            self.backend(backend, described)
+
+    def backend(self, name: str, versions: dict[str, str]) -> None:
+        """What a backend says of itself."""
+        self._write({"record": "backend", "run": self._run.run, "name": name, "versions": versions})
+
+    def result(self, result: Result) -> None:
+        self._write({"record": "result", **asdict(result)})
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self._file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+        self._file.flush()
 
 
 def read_jsonl(path: Path) -> tuple[list[Run], list[Result]]:
-    """The inverse of `write_jsonl`, also of several such files put together.
+    """What a `ResultWriter` wrote, also several such files put together.
+
+    A last line without an end was cut off while it was written, and is left out.
 
     Raises:
         ValueError: a line is not such a record.
     """
-    runs: list[Run] = []
+    runs: dict[str, Run] = {}
     results: list[Result] = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.read_text().splitlines(keepends=True), start=1):
+        if not line.endswith("\n"):
+            break
         try:
             record = json.loads(line)
             kind = record.pop("record")
             if kind == "run":
-                runs.append(Run(**record))
+                run = Run(**record)
+                runs[run.run] = run
+            elif kind == "backend":
+                runs[record["run"]].versions[record["name"]] = record["versions"]
             else:
                 results.append(_result(record))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"line {number} of {path.name} is not a conformance record ({error})") from error
-    return runs, results
+    return list(runs.values()), results
 
 
 def _result(record: dict[str, Any]) -> Result:

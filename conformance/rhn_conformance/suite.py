@@ -15,13 +15,16 @@ def all_cases() -> list[Case]:
     return [*synthetic_cases(), *authors_cases(), trajectory_case()]
 
 
-def select(cases: Sequence[Case], text: str | None) -> list[Case]:
-    """The cases that `text` selects, all if it is None.
+def select(cases: Sequence[Case], text: str | None, quick: bool = False) -> list[Case]:
+    """The cases that `text` selects, all if it is None; if `quick`, only those of the covering array among them.
 
     Raises:
         ValueError: `text` selects none of them.
     """
-    chosen = [case for case in cases if text is None or case.selected_by(text)]
+    chosen = [case for case in cases if (text is None or case.selected_by(text)) and (case.covering or not quick)]
     if not chosen:
-        raise ValueError(f"-k {text!r} selects nothing: expected part of a case's name, or the number of a clause")
+        among = " of the quick cases" if quick else ""
+        raise ValueError(
+            f"-k {text!r} selects nothing{among}: expected part of a case's name, or the number of a clause"
+        )
     return chosen

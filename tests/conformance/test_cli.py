@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,22 @@ def test_a_good_backend_leaves_results_and_success(results: Path, capsys: pytest
 
 @pytest.mark.usefixtures("with_mutant")
 def test_a_failure_names_clause_and_tensor_and_fails(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(results, "--backend", "broken", "--backend", "reference", "-k", "shortest", "--dtype", "float64") == 1
+    assert (
+        run(
+            results,
+            "--backend",
+            "broken",
+            "--backend",
+            "reference",
+            "-k",
+            "shortest",
+            "--dtype",
+            "float64",
+            "--jobs",
+            "1",
+        )
+        == 1
+    )
     line = next(line for line in capsys.readouterr().out.splitlines() if "failed:" in line)
     assert line.startswith("    failed: broken float64 shortest/forward against reference (SPEC.md 1.2, 2.1, 2.2, 2.4")
     assert "logits" in line
@@ -54,7 +70,7 @@ def test_a_failure_names_clause_and_tensor_and_fails(results: Path, capsys: pyte
 @pytest.mark.usefixtures("with_mutant")
 def test_pairs_are_compared(results: Path) -> None:
     """Here in a case whose right answers are the authors', so that the reference is a backend like any other."""
-    run(results, "--backend", "broken", "--backend", "reference", "-k", "tf_tiny_float64")
+    run(results, "--backend", "broken", "--backend", "reference", "-k", "tf_tiny_float64", "--jobs", "1")
     pairs = [r for r in read_jsonl(results)[1] if r.against not in ("reference", "authors") or r.against == "reference"]
     assert {(r.backend, r.against, r.verdict) for r in pairs} == {("broken", "reference", Verdict.FAILED)}
     assert all(len(r.errors) == 1 for r in pairs)
@@ -86,6 +102,62 @@ def test_an_unexpected_pass_and_a_stale_entry_fail(
     excuses.write_text('[[expected_failure]]\ncase = "no-such-case"\nreason = "an old one"\n')
     assert run(results, *arguments) == 1
     assert "no-such-case/* of reference matches nothing: remove it" in capsys.readouterr().out
+
+
+def test_processes_give_the_same_results_as_one(results: Path) -> None:
+    arguments = ("--backend", "reference", "-k", "mask-")
+    assert run(results, *arguments, "--jobs", "1") == 0
+    one = [replace(r, run="", seconds=0.0) for r in read_jsonl(results)[1]]
+    assert run(results, *arguments, "--jobs", "2") == 0
+    runs, several = read_jsonl(results)
+    several = [replace(r, run="", seconds=0.0) for r in several]
+    assert sorted(several, key=repr) == sorted(one, key=repr)
+    assert runs[0].versions["reference"]["device"] == "cpu"
+
+
+def test_a_process_that_dies_fails_its_case_and_no_other(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "dying", "dying_backend:DyingBackend")
+    (tmp_path / "dying_backend.py").write_text(
+        "import os\n"
+        "from rhn.reference_backend import ReferenceBackend\n"
+        "class DyingBackend(ReferenceBackend):\n"
+        "    name = 'dying'\n"
+        "    def build(self, config, *arguments, **options):\n"
+        "        if config.num_layers == 3: os._exit(41)\n"
+        "        return super().build(config, *arguments, **options)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run(results, "--backend", "dying", "-k", "2.7", "--jobs", "2") == 1
+    failed = [r for r in read_jsonl(results)[1] if r.verdict is Verdict.FAILED]
+    assert {(r.case, r.dtype) for r in failed} == {("three-layers", "float64"), ("three-layers", "float32")}
+    assert all("ended with exit code 41" in r.message for r in failed)
+    passed = {r.case for r in read_jsonl(results)[1] if r.verdict is Verdict.PASSED}
+    assert {"two-layers", "masks-two-layers"} <= passed
+
+
+def install(folder: Path, name: str, backend: str) -> None:
+    """What `pip install` of a backend's package leaves behind in `folder`."""
+    metadata = folder / f"{name}-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text(f"[rhn.backends]\n{name} = {backend}\n")
+
+
+def test_a_backend_that_cannot_be_loaded_is_an_error(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(tmp_path, "absent", "a_module_that_is_not_there:Backend")
+    monkeypatch.syspath_prepend(tmp_path)
+    for jobs in ("1", "2"):
+        assert run(results, "--backend", "absent", "-k", "tied", "--jobs", jobs) == 2
+        assert "backend 'absent' needs a_module_that_is_not_there, which is not installed" in capsys.readouterr().err
+
+
+def test_quick_runs_the_covering_cases(results: Path) -> None:
+    assert run(results, "--backend", "reference", "--quick") == 0
+    assert {r.case for r in read_jsonl(results)[1]} == {f"pairs-{n:02d}" for n in range(1, 13)}
 
 
 @pytest.mark.parametrize(

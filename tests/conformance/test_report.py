@@ -16,7 +16,7 @@ import pytest
 
 from rhn.compare import tensor_error
 from rhn_conformance.report import badge, write_report
-from rhn_conformance.results import Result, Run, Verdict, new_run, read_jsonl, write_jsonl
+from rhn_conformance.results import Result, ResultWriter, Run, Verdict, new_run, read_jsonl
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -45,16 +45,40 @@ RESULTS = [
     result("tied", "mine", actual=math.nan),
     result("plain", "mine", actual=2.5, clauses=("3.3",), verdict=Verdict.EXPECTED_FAILURE, message="not yet"),
 ]
-RUN = replace(new_run({"torch": {"torch": "2.13.0"}, "mine": {"mine": "0.1"}}, {}), run="r1")
+RUN = replace(new_run({}), run="r1", versions={"torch": {"torch": "2.13.0"}, "mine": {"mine": "0.1"}})
 
 
 def test_results_survive_the_file(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
-    write_jsonl(path, RUN, RESULTS)
+    write(path, RESULTS)
     runs, results = read_jsonl(path)
     assert runs == [RUN]
     assert [replace(r, errors=()) for r in results] == [replace(r, errors=()) for r in RESULTS]
     assert [repr(r.errors) for r in results] == [repr(r.errors) for r in RESULTS]  # as text: a NaN is not itself
+
+
+def write(path: Path, results: list[Result]) -> None:
+    with path.open("w") as file:
+        writer = ResultWriter(file, RUN)
+        for result in results:
+            writer.result(result)
+
+
+def test_a_run_that_was_cut_off_has_told_what_it_found(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    write(path, RESULTS)
+    path.write_text(path.read_text()[:-30])
+    assert [r.case for r in read_jsonl(path)[1]] == [r.case for r in RESULTS[:-1]]
+
+
+def test_markdown_names_the_slowest_cases(tmp_path: Path) -> None:
+    timed = [result(f"case-{n}", seconds=float(n), check=check) for n in range(12) for check in ("forward", "loss")]
+    write_report([RUN], timed, tmp_path)
+    text = (tmp_path / "CONFORMANCE.md").read_text()
+    slowest = text[text.index("## Slowest") :].splitlines()
+    assert len(slowest) == 2 + 2 + 10
+    assert slowest[4] == "| case-11 | torch | 22.0 |"
+    assert slowest[-1] == "| case-2 | torch | 4.0 |"
 
 
 def test_markdown_has_machine_verdicts_clauses_and_reasons(tmp_path: Path) -> None:

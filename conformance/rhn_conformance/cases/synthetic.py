@@ -219,7 +219,8 @@ def _smallest() -> RHNConfig:
     return RHNConfig(vocab_size=2, hidden_size=1, recurrence_depth=1)
 
 
-DESCRIPTIONS: tuple[Description, ...] = (*_growing_cases(), *_pair_cases(), *_extreme_cases())
+PAIRS: tuple[Description, ...] = tuple(_pair_cases())
+DESCRIPTIONS: tuple[Description, ...] = (*_growing_cases(), *PAIRS, *_extreme_cases())
 
 
 @cache
@@ -239,6 +240,7 @@ def synthetic_case(description: Description) -> Case:
         inputs=partial(make_inputs, description),
         expected=partial(reference_answers, description),
         dtypes=description.dtypes,
+        covering=description in PAIRS,
     )
 
 

@@ -21,6 +21,7 @@ def render_markdown(runs: Sequence[Run], results: Sequence[Result]) -> str:
         _machines(runs),
         "## Backends\n\n" + table(["backend", "device", "dtype", *_SUMMARY], [_summary(c, results) for c in columns]),
         "## Worst error per clause of SPEC.md, in ULPs\n\n" + _by_clause(columns, results),
+        _slowest(results),
         _remarks("## Failures", results, (Verdict.FAILED, Verdict.UNEXPECTED_PASS)),
         _remarks("## Expected failures", results, (Verdict.EXPECTED_FAILURE,)),
     ]
@@ -81,6 +82,16 @@ def _by_clause(columns: Sequence[Column], results: Sequence[Result]) -> str:
             row.append(_ulps(max((r.ulps for r in own), default=0.0)) if own else "-")
         rows.append(row)
     return table(["clause", *(f"{backend} {dtype}" for backend, _, dtype in columns)], rows)
+
+
+def _slowest(results: Iterable[Result]) -> str:
+    """Ten lines, so that the section is read."""
+    seconds: Counter[tuple[str, str]] = Counter()
+    for result in results:
+        seconds[result.case, result.backend] += result.seconds  # type: ignore[assignment]
+    rows = [[case, backend, f"{total:.1f}"] for (case, backend), total in seconds.most_common(10) if total]
+    title = "## Slowest cases, in seconds, compiling included\n\n"
+    return title + table(["case", "backend", "seconds"], rows) if rows else ""
 
 
 def _remarks(title: str, results: Iterable[Result], verdicts: Sequence[Verdict]) -> str:

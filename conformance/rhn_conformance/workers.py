@@ -1,0 +1,220 @@
+"""Has backends do cases: in this process, or in several at a time, each with one backend.
+
+Most of the time of a run goes into compiling, which Python's lock lets only one thread do. Processes share nothing: a
+worker knows the suite, is told which case to do, and sends back what its backend answered. A case goes to the worker as
+soon as one is free, so that all of them have work until the end; a backend whose cases are done makes room for a second
+worker of another.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import NamedTuple
+
+from rhn.backend import Backend, load_backend
+from rhn_conformance.case import DTYPES, Case
+from rhn_conformance.results import Result
+from rhn_conformance.runner import Sitting, Target, compare_pairs, examine, failed_sitting
+from rhn_conformance.suite import all_cases
+
+
+class Described(NamedTuple):
+    """What a backend says of itself when it has been loaded."""
+
+    backend: str
+    versions: dict[str, str]
+
+
+class Task(NamedTuple):
+    """One case in one dtype."""
+
+    case: Case
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done.
+
+    Attributes:
+        cases: of the suite.
+        backends: names.
+        dtypes: in which a case is done, if it may be.
+        device: of all backends; None is their own choice.
+        run: identifier that the results carry.
+    """
+
+    cases: Sequence[Case]
+    backends: Sequence[str]
+    dtypes: Sequence[str]
+    device: str | None = None
+    run: str = ""
+
+    def dtypes_of(self, case: Case) -> list[str]:
+        """The dtypes in which `case` is done."""
+        return [dtype for dtype in self.dtypes if dtype in case.dtypes]
+
+
+class Progress:
+    """Puts sittings together: a case is complete when every backend has done it in every dtype."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._cases = {case.name: case for case in plan.cases}
+        self._sittings: dict[str, list[Sitting]] = {case.name: [] for case in plan.cases}
+
+    def add(self, sitting: Sitting) -> list[Result]:
+        """The results of a sitting, and, if it completes its case, those of all pairs of backends."""
+        sittings = self._sittings[sitting.case]
+        sittings.append(sitting)
+        if not self.is_complete(sitting.case):
+            return sitting.results
+        in_order = sorted(sittings, key=lambda s: self._plan.backends.index(s.backend))
+        pairs = compare_pairs(self._cases[sitting.case], in_order, self._plan.device, self._plan.run)
+        results = [*sitting.results, *pairs]
+        for done in sittings:
+            done.answers.clear()
+        return results
+
+    def is_complete(self, case: str) -> bool:
+        """Whether nothing of this case is to come."""
+        expected = len(self._plan.backends) * len(self._plan.dtypes_of(self._cases[case]))
+        return len(self._sittings[case]) == expected
+
+    @property
+    def num_complete(self) -> int:
+        """How many cases are complete."""
+        return sum(map(self.is_complete, self._sittings))
+
+
+def work_here(plan: Plan, load: Callable[[str], Backend] = load_backend) -> Iterator[Described | Sitting]:
+    """Case by case in this process, each by all backends."""
+    # torch first: once another framework's libraries are loaded, importing it may fail.
+    names = sorted(plan.backends, key=lambda name: name != "torch")
+    backends = {name: load(name) for name in names}
+    for name in plan.backends:
+        yield Described(name, backends[name].describe())
+    targets = {(n, d): Target(b, d, plan.device, n) for n, b in backends.items() for d in plan.dtypes}
+    for case in plan.cases:
+        for name in plan.backends:
+            for dtype in plan.dtypes_of(case):
+                yield examine(case, targets[name, dtype], plan.run)
+
+
+def work_in_processes(plan: Plan, jobs: int) -> Iterator[Described | Sitting]:
+    """In `jobs` processes at a time, each with one backend, in the order in which they are done.
+
+    Raises:
+        ImportError: a backend could not be loaded; the message says why.
+    """
+    queues = {name: _tasks(plan) for name in plan.backends}
+    workers: list[_Worker] = []
+    described: set[str] = set()
+    try:
+        while workers or any(queues.values()):
+            while len(workers) < jobs and any(queues.values()):
+                workers.append(_Worker(_next_backend(queues, workers), plan))
+            for connection in wait([worker.connection for worker in workers]):
+                worker = next(w for w in workers if w.connection is connection)
+                message = worker.receive()
+                if isinstance(message, Exception):
+                    raise ImportError(str(message)) from message
+                if isinstance(message, Sitting) or message.backend not in described:
+                    yield message
+                if isinstance(message, Described):
+                    described.add(message.backend)
+                if not worker.tasks and not worker.ended:
+                    worker.give(queues[worker.backend])
+                if worker.ended:
+                    queues[worker.backend].extendleft([worker.tasks] if worker.tasks else [])
+                    workers.remove(worker)
+    finally:
+        for worker in workers:
+            worker.process.terminate()
+
+
+def _tasks(plan: Plan) -> deque[list[Task]]:
+    """All tasks of a backend; those for which it needs to compile only once are together."""
+    groups: dict[object, list[Task]] = {}
+    for case in plan.cases:
+        for dtype in plan.dtypes_of(case):
+            groups.setdefault((case.inputs().program, dtype), []).append(Task(case, dtype))
+    return deque(groups.values())
+
+
+def _next_backend(queues: Mapping[str, deque[list[Task]]], workers: Sequence[_Worker]) -> str:
+    """The backend for a new worker: one that has work and as few workers as possible, and of those the busiest."""
+    with_work = [name for name, queue in queues.items() if queue]
+    return min(with_work, key=lambda name: (sum(w.backend == name for w in workers), -len(queues[name])))
+
+
+class _Worker:
+    """A process with one backend, seen from the process that it works for.
+
+    Attributes:
+        backend: its name.
+        connection: to the process.
+        tasks: that it has been told to do, and has not answered yet.
+        ended: there is no more to come from it.
+    """
+
+    def __init__(self, backend: str, plan: Plan) -> None:
+        context = multiprocessing.get_context("spawn")  # a framework's threads do not survive a fork
+        self.backend = backend
+        self.tasks: list[Task] = []
+        self.ended = False
+        self._plan = plan
+        self.connection, theirs = context.Pipe()
+        answers = len(plan.backends) > 1  # which nobody needs if there is nobody to compare with
+        arguments = (theirs, backend, plan.device, plan.run, answers)
+        self.process = context.Process(target=_work, args=arguments, daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def receive(self) -> Described | Sitting | Exception:
+        """The next message of the process; where it died instead, the failure of what it was doing."""
+        try:
+            message: Described | Sitting | Exception = self.connection.recv()
+        except EOFError:
+            self.ended = True
+            self.process.join()
+            death = f"the process of the backend ended with exit code {self.process.exitcode}"
+            if not self.tasks:
+                return RuntimeError(f"backend {self.backend!r}: {death}")
+            case, dtype = self.tasks.pop(0)
+            return failed_sitting(case, self.backend, self._plan.device, dtype, self._plan.run, death)
+        if isinstance(message, Sitting):
+            self.tasks.pop(0)
+        return message
+
+    def give(self, queue: deque[list[Task]]) -> None:
+        """The next group of tasks, or the word that there is none."""
+        self.tasks = list(queue.popleft()) if queue else []
+        self.connection.send([(case.name, dtype) for case, dtype in self.tasks])
+        self.ended = not self.tasks
+
+
+def _work(connection: Connection, backend_name: str, device: str | None, run: str, answers: bool) -> None:
+    """What a worker's process does: load a backend, then do what it is told until it is told nothing."""
+    try:
+        backend = load_backend(backend_name)
+        connection.send(Described(backend_name, backend.describe()))
+    except Exception as error:
+        connection.send(error)
+        return
+    # Tracing makes many objects that live long: looking through them again and again takes a seventh of the time.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1000)
+    cases = {case.name: case for case in all_cases()}
+    targets = {dtype: Target(backend, dtype, device, backend_name) for dtype in DTYPES}
+    while tasks := connection.recv():
+        for name, dtype in tasks:
+            sitting = examine(cases[name], targets[dtype], run)
+            if not answers:
+                sitting.answers.clear()
+            connection.send(sitting)
