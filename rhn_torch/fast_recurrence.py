@@ -6,7 +6,7 @@ Here it is fitted into torch: autograd, autocast, `torch.func`, `torch.compile`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -82,6 +82,10 @@ class _FastRecurrence(torch.autograd.Function):
         gates_or_arguments = (gates, None, None) if "gates" in keep else (None, projected, biases)
         ctx.save_for_backward(state_mask, state, outputs, inner, *gates_or_arguments, *weights)
         return outputs.clone()  # the caller may change the outputs in place, as those of torch's own layers
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> NoReturn:
+        raise RuntimeError("fast_recurrence has no forward derivative: use plain_recurrence (recurrence='plain')")
 
     @staticmethod
     def backward(ctx: Any, d_outputs: Tensor) -> tuple[Tensor | None, ...]:

@@ -65,8 +65,8 @@ def last_states(outputs: Tensor, state: Tensor | None, lengths: Tensor | None) -
     """
     if lengths is None:
         return outputs[-1]
-    rows = torch.arange(outputs.shape[1], device=outputs.device)  # (B,)
-    last = outputs[(lengths - 1).clamp(min=0), rows]  # (B, H)
+    time = (lengths - 1).clamp(min=0).view(1, -1, 1).expand(1, -1, outputs.shape[2])  # (1, B, H)
+    last = outputs.gather(0, time).squeeze(0)  # (B, H)
     before = torch.zeros_like(last) if state is None else state.to(last.dtype)
     return torch.where((lengths > 0).unsqueeze(-1), last, before)
 

@@ -140,6 +140,12 @@ def test_second_derivative_of_fast_names_the_way_out():
         torch.autograd.grad(loss, inputs.state, create_graph=True)
 
 
+def test_forward_derivative_of_fast_names_the_way_out():
+    inputs = make_inputs()
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(RuntimeError, match="use plain_recurrence"):
+        fast_recurrence(torch.autograd.forward_ad.make_dual(inputs.projected, inputs.projected), *inputs[1:])
+
+
 def test_fast_refuses_to_differentiate_the_mask():
     inputs = make_inputs()
     with pytest.raises(ValueError, match="use plain_recurrence"):
