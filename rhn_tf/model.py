@@ -10,10 +10,10 @@ import keras
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from rhn.checkpoint import CheckpointError, load_checkpoint
+from rhn.checkpoint import load_language_model
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks
-from rhn.spec.parameters import check_parameters, parameter_shapes
+from rhn.spec.parameters import check_parameters
 from rhn_tf.layer import RHN
 from rhn_tf.precision import Precision
 from rhn_tf.weights import from_spec, mask_tensors, to_spec
@@ -85,12 +85,9 @@ class RHNLanguageModel(keras.Model):
         Raises:
             CheckpointError: the file is not a checkpoint of a language model.
         """
-        tensors, metadata = load_checkpoint(path)
-        if "config" not in metadata:
-            raise CheckpointError(f"{path} holds no language model of this collection")
-        model = cls(RHNConfig(**metadata["config"]), **options)
-        names = parameter_shapes(model.config)  # the last checkpoint of a run holds states and the like as well
-        model.load_parameters({name: tensor for name, tensor in tensors.items() if name in names})
+        checkpoint, config, _ = load_language_model(path)
+        model = cls(config, **options)
+        model.load_parameters(checkpoint.parameters)
         return model
 
     def build(self, tokens_shape: tuple[int | None, ...]) -> None:

@@ -19,7 +19,9 @@ TOLERANCE = 1e-10  # relative; as in test_backend.py
 LENGTH, BATCH_SIZE, HIDDEN_SIZE, NUM_GATES = 5, 3, 4, 2
 
 
-def count_operations(depth: int, num_masks: int, recompute: bool) -> tuple[Counter[str], list[Counter[str]]]:
+def count_operations(
+    depth: int, num_masks: int, recompute: bool, valid: tf.Tensor | None = None
+) -> tuple[Counter[str], list[Counter[str]]]:
     """Operations of the recurrence with its gradients: outside of loops, and in the body of every loop in order."""
     width = NUM_GATES * HIDDEN_SIZE
     shapes = [(LENGTH, BATCH_SIZE, width), (BATCH_SIZE, HIDDEN_SIZE), (depth, width), *[(HIDDEN_SIZE, width)] * depth]
@@ -27,7 +29,7 @@ def count_operations(depth: int, num_masks: int, recompute: bool) -> tuple[Count
 
     @tf.function(input_signature=[tf.TensorSpec(shape) for shape in shapes])
     def gradients(projected: tf.Tensor, state: tf.Tensor, biases: tf.Tensor, *weights: tf.Tensor) -> list[tf.Tensor]:
-        outputs = fast_recurrence(projected, state, weights, biases, mask, recompute=recompute)
+        outputs = fast_recurrence(projected, state, weights, biases, mask, valid=valid, recompute=recompute)
         return tf.gradients(outputs, [projected, state, biases, *weights])
 
     graph = gradients.get_concrete_function().graph
@@ -43,6 +45,18 @@ def test_products_of_the_recurrence(num_masks: int, blocks: int) -> None:
     depth = 3
     outside, (forward, backward) = count_operations(depth, num_masks, recompute=False)
     assert forward["MatMul"] == backward["MatMul"] == outside["MatMul"] == depth * blocks
+
+
+def test_padding_costs_selections_once_per_time_step() -> None:
+    depth = 3
+    without, (forward, backward) = count_operations(depth, num_masks=1, recompute=False)
+    assert not (without | forward | backward)["SelectV2"]
+    outside, (forward_held, backward_held) = count_operations(
+        depth, num_masks=1, recompute=False, valid=tf.ones((LENGTH, BATCH_SIZE, 1), tf.bool)
+    )
+    assert (forward_held["SelectV2"], backward_held["SelectV2"]) == (1, 2)
+    assert (forward_held["MatMul"], backward_held["MatMul"], outside["MatMul"]) == (depth, depth, depth)
+    assert forward_held["TensorListSetItem"] == forward["TensorListSetItem"]
 
 
 def test_recomputing_costs_one_more_product_per_micro_step_and_keeps_no_gates() -> None:
