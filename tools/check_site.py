@@ -42,9 +42,9 @@ def problems(site: Path) -> list[str]:
     pages = {file.relative_to(site).as_posix(): Page(file) for file in sorted(site.rglob("*.html"))}
     found = []
     for name, page in pages.items():
+        found += [f"{name} loads {url}" for url in page.loaded if re.match(r"(https?:)?//", url)]
         if name == "404.html":  # its links are made for the root of a server
             continue
-        found += [f"{name} loads {url}" for url in page.loaded if re.match(r"(https?:)?//", url)]
         for url in [*page.links, *page.loaded]:
             if re.match(r"[a-z]+:|//", url):
                 continue

@@ -15,6 +15,9 @@ from markdown.extensions import Extension
 from markdown.preprocessors import Preprocessor
 from mkdocs.structure.files import File
 
+_SHIM = "https://unpkg.com/iframe-worker/shim"
+_OUR_SHIM = "assets/iframe-worker/shim.js"
+
 
 def on_config(config: Any) -> Any:
     """Let docstrings show their examples."""
@@ -41,8 +44,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
     """Load the one script that the theme takes from elsewhere from the site."""
-    local = posixpath.relpath("assets/iframe-worker/shim.js", posixpath.dirname(page.file.dest_uri) or ".")
-    return output.replace("https://unpkg.com/iframe-worker/shim", local)
+    return output.replace(_SHIM, posixpath.relpath(_OUR_SHIM, posixpath.dirname(page.file.dest_uri) or "."))
+
+
+def on_post_template(output_content: str, **_: Any) -> str:
+    """Likewise on the page that a server shows for a wrong address, wherever that is."""
+    return output_content.replace(_SHIM, f"/{_OUR_SHIM}")
 
 
 class _Examples(Extension):
