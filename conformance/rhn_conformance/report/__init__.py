@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from rhn_conformance.report.badge import badge, draw_badge
 from rhn_conformance.report.markdown import render_markdown
 from rhn_conformance.report.page import render_page
-from rhn_conformance.results import Result, Run, Verdict
+from rhn_conformance.results import Result, Run
 
 
 def write_report(runs: Sequence[Run], results: Sequence[Result], folder: Path) -> list[Path]:
-    """Write CONFORMANCE.md, conformance.html and badges/<backend>.json into `folder`; returns their paths.
+    """Write CONFORMANCE.md, conformance.html and badges/<backend>.json and .svg into `folder`; returns their paths.
 
     Where several runs hold the same check of the same backend, the last one counts.
 
@@ -33,7 +33,9 @@ def write_report(runs: Sequence[Run], results: Sequence[Result], folder: Path) -
     }
     for backend in dict.fromkeys(result.backend for result in results):
         name = quote(backend, safe="")  # whatever the backend is called, its badge stays in the folder
-        files[folder / "badges" / f"{name}.json"] = json.dumps(badge(backend, results), indent=1) + "\n"
+        data = badge(backend, results)
+        files[folder / "badges" / f"{name}.json"] = json.dumps(data, indent=1) + "\n"
+        files[folder / "badges" / f"{name}.svg"] = draw_badge(data)
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -44,15 +46,3 @@ def latest(results: Iterable[Result]) -> list[Result]:
     """Of several results of the same thing, the last."""
     by_key = {(r.case, r.check, r.backend, r.device, r.dtype, r.against): r for r in results}
     return list(by_key.values())
-
-
-def badge(backend: str, results: Iterable[Result]) -> dict[str, object]:
-    """What shields.io draws an endpoint badge from. A failure that is excused is not a pass, and is said."""
-    counts = Counter(result.verdict for result in results if result.backend == backend)
-    bad = counts[Verdict.FAILED] + counts[Verdict.UNEXPECTED_PASS]
-    excused = counts[Verdict.EXPECTED_FAILURE]
-    message = f"{counts[Verdict.PASSED]} of {counts.total()} checks"
-    if excused:
-        message += f", {excused} known failures"
-    color = "red" if bad or not counts[Verdict.PASSED] else "yellowgreen" if excused else "brightgreen"
-    return {"schemaVersion": 1, "label": f"conformance: {backend}", "message": message, "color": color}

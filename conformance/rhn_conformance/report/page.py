@@ -7,19 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import jinja2
-
+from rhn_conformance.report.templates import TEMPLATES
 from rhn_conformance.results import Result, Run
-
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("rhn_conformance.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
-)
 
 
 def render_page(runs: Sequence[Run], results: Sequence[Result]) -> str:
     """The page as text. Its script reads the data from a JSON block, in which no text can end or hide the script, and
     draws everything with the DOM, for which text is never markup."""
-    return _TEMPLATES.get_template("page.html").render(data=_data(runs, results))
+    return TEMPLATES.get_template("page.html").render(data=_data(runs, results))
 
 
 def _data(runs: Sequence[Run], results: Sequence[Result]) -> dict[str, Any]:
