@@ -16,7 +16,7 @@ from rhn.spec.masks import VariationalMasks
 from rhn.spec.parameters import check_parameters
 from rhn_tf.layer import RHN
 from rhn_tf.precision import Precision
-from rhn_tf.weights import from_spec, mask_tensors, to_spec
+from rhn_tf.weights import check_mask, from_spec, mask_tensors, to_spec
 
 _OPTIONS_OF_RHN = ("recurrence", "init_scale", "transform_bias", "matmul_dtype")
 
@@ -117,9 +117,11 @@ class RHNLanguageModel(keras.Model):
         tokens = tf.cast(tokens, tf.int32)  # Keras exports a model's inputs as floats where it is not told otherwise
         x = tf.gather(self.embedding, tokens)  # (B, T, E)
         if masks.embedding is not None:
+            check_mask("embedding", masks.embedding, tuple(tokens.shape))
             x *= masks.embedding[:, :, tf.newaxis]
         top, *new_state = self.rhn(x, initial_state=state, masks=masks)  # (B, T, H), per layer (B, H)
         if masks.output is not None:
+            check_mask("output", masks.output, (tokens.shape[0], self.config.hidden_size))
             top *= masks.output[:, tf.newaxis]
         logits = self._softmax_projection(tf.reshape(top, (-1, top.shape[-1])))  # (B*T, V)
         logits = tf.reshape(logits, (*tf.unstack(tf.shape(tokens)), self.config.vocab_size))  # (B, T, V)

@@ -86,12 +86,16 @@ def check_masks(masks: VariationalMasks, cells: Sequence[Any], batch_size: int |
             )
         for layer, (mask, cell) in enumerate(zip(per_layer, cells, strict=True)):
             features = cell.input_weight.shape[0] if name == "input" else cell.units
-            expected = [(gates, batch_size, features) for gates in (1, cell.num_gates)]
-            if not any(mask.shape.is_compatible_with(shape) for shape in expected):
-                raise ValueError(
-                    f"masks.{name}[{layer}] of shape {tuple(mask.shape)} is not accepted: expected shape {expected[0]}"
-                    f" or {expected[1]}"
-                )
+            shapes = [(gates, batch_size, features) for gates in (1, cell.num_gates)]
+            check_mask(f"{name}[{layer}]", mask, *shapes)
+
+
+def check_mask(name: str, mask: tf.Tensor, *shapes: tuple[int | None, ...]) -> None:
+    """Raise ValueError unless the mask is of one of `shapes`, as far as these are known: it would be broadcast."""
+    if not any(mask.shape.is_compatible_with(shape) for shape in shapes):
+        raise ValueError(
+            f"masks.{name} of shape {tuple(mask.shape)} is not accepted: expected shape {' or '.join(map(str, shapes))}"
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------

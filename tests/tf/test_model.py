@@ -34,6 +34,17 @@ def test_foreign_parameters_say_what_is_wrong() -> None:
         model.load_parameters({name: value for name, value in case.parameters.items() if name != "softmax.bias"})
 
 
+def test_masks_of_another_batch_size_are_refused() -> None:
+    case = make_case()
+    model = RHNLanguageModel(case.config)
+    for name in ("embedding", "output"):
+        mask = getattr(case.masks, name)[:1]
+        with pytest.raises(
+            ValueError, match=rf"masks\.{name} of shape \(1, .\) is not accepted: expected shape \(3, .\)"
+        ):
+            model(case.tokens, masks=rhn.VariationalMasks(**{name: mask}))
+
+
 def test_trains_with_fit() -> None:
     case = make_case(length=5)
     model = RHNLanguageModel(case.config, dtype="float64")
