@@ -13,7 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
-from rhn.spec.arguments import check_choice, check_fraction, refusal
+from rhn.spec.arguments import check_choice, check_flag, check_fraction, refusal
 from rhn.spec.layers import LayerConfig, check_layer_parameters
 from rhn.spec.masks import VariationalMasks
 from rhn_jax.cell import Recurrence, RHNCell
@@ -84,6 +84,7 @@ class RHN(nnx.Module):
         **cell_options: Any,
     ) -> None:
         check_choice("recurrence", recurrence, RECURRENCES)
+        check_flag("bidirectional", bidirectional)
         check_fraction("drop_input", drop_input)
         check_fraction("drop_state", drop_state)
         directions = "both" if bidirectional else "forward"
@@ -155,17 +156,11 @@ class RHN(nnx.Module):
         """
         if carry_first or inputs is None:
             raise TypeError("layer(carry, x) is now layer(x, initial_carry=carry, return_carry=True)")
-        return_carry, time_major, reverse, keep_order = (
-            default if given is None else given
-            for given, default in (
-                (return_carry, self.return_carry),
-                (time_major, self.time_major),
-                (reverse, self.reverse),
-                (keep_order, self.keep_order),
-            )
-        )
-        both = self.config.num_directions == 2
-        if reverse and both:
+        return_carry = self.return_carry if return_carry is None else return_carry
+        time_major = self.time_major if time_major is None else time_major
+        reverse = self.reverse if reverse is None else reverse
+        keep_order = self.keep_order if keep_order is None else keep_order
+        if reverse and self.config.directions == "both":
             raise refusal("reverse", reverse, "False, since the layer reads in both directions")
         inputs = jnp.asarray(inputs)
         if inputs.ndim < 2 or inputs.shape[-1] != self.config.input_size:
@@ -188,22 +183,13 @@ class RHN(nnx.Module):
             valid = valid_steps(x, seq_lengths)  # (T, B, 1)
             x = jnp.where(valid, x, 0)
 
-        new_carry: list[Array] = []
-        for _ in range(self.config.num_layers):
-            outputs = []
-            for backwards in (False, True) if both else (reverse,):
-                number = len(new_carry)
-                states, last = self._read(number, x, carry[number], masks.of_layer(number), valid, backwards)
-                outputs.append(states)
-                new_carry.append(last)
-            x = jnp.concatenate(outputs, axis=-1) if both else outputs[0]  # (T, B, H), or (T, B, 2H)
-
+        x, new_carry = self._read_layers(x, carry, masks, valid, reverse)  # (T, B, H), or (T, B, 2H)
         if valid is not None:
             x = jnp.where(valid, x, 0)
         if reverse and not keep_order:
             x = in_order_of_reading(x, seq_lengths)
-        outputs_of_top = jnp.moveaxis(x, 0, time_axis)
-        return (new_carry, outputs_of_top) if return_carry else outputs_of_top
+        outputs = jnp.moveaxis(x, 0, time_axis)
+        return (new_carry, outputs) if return_carry else outputs
 
     def initialize_carry(
         self,
@@ -232,6 +218,22 @@ class RHN(nnx.Module):
             for cell, (prefix, _, _) in zip(self.cells, self.config.cells(), strict=True)
             for name, tensor in to_spec(cell).items()
         }
+
+    def _read_layers(
+        self, x: Array, carry: list[Array], masks: VariationalMasks, valid: Array | None, reverse: bool
+    ) -> tuple[Array, list[Array]]:
+        """Outputs of the top layer, (T, B, H) or (T, B, 2H), in the order of time; the last states of all cells."""
+        directions = (False, True) if self.config.directions == "both" else (reverse,)
+        new_carry: list[Array] = []
+        for _ in range(self.num_layers):
+            outputs = []
+            for backwards in directions:
+                number = len(new_carry)  # of the cell
+                states, last = self._read(number, x, carry[number], masks.of_layer(number), valid, backwards)
+                outputs.append(states)
+                new_carry.append(last)
+            x = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=-1)
+        return x, new_carry
 
     def _read(
         self,

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike, DTypeLike
 from numpy.typing import NDArray
 
 from rhn.checkpoint import CheckpointError, load_checkpoint
+from rhn.spec.arguments import check_masks
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import NO_MASKS, VariationalMasks
 from rhn.spec.parameters import check_parameters, parameter_shapes
@@ -88,8 +89,10 @@ class RHNLanguageModel(nnx.Module):
             raise ValueError(
                 f"tokens of shape {tokens.shape} and dtype {tokens.dtype} are not accepted: expected (B, T) integers"
             )
+        masks = NO_MASKS if masks is None else masks
+        check_masks(self.config, masks, *tokens.shape)
         embedding = self.embedding[...]  # (V, E)
-        masks = mask_tensors(NO_MASKS if masks is None else masks, like=embedding)
+        masks = mask_tensors(masks, like=embedding)
         x = embedding[tokens.T]  # (T, B, E)
         if masks.embedding is not None:
             x = x * masks.embedding.T[..., None]

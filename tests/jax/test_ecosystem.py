@@ -302,6 +302,8 @@ def test_language_model_refuses_what_it_cannot_mean() -> None:
     for carry in (None, [np.zeros((2, 4))], [jnp.zeros((2, 4))]):
         with pytest.raises(TypeError, match=r"is now logits, state = model\(tokens, state, masks\)"):
             model(carry, TOKENS)
+    with pytest.raises(ValueError, match=r"masks.output of shape \(1, 4\) is not accepted: expected shape \(2, 4\)"):
+        model(TOKENS, masks=rhn.VariationalMasks(output=np.ones((1, 4))))
 
 
 @pytest.mark.parametrize("kind", ["best", "last"])
