@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rhn.backend import Backend
+from rhn_conformance.cases.layers import layer_cases
 from rhn_conformance.cases.synthetic import synthetic_cases
 from rhn_conformance.results import Result, Verdict
 from rhn_conformance.rewritten.mutants import MUTANTS, Mutant
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp:Runt
 
 def first_failure(backend: Backend) -> Result | None:
     targets = {dtype: Target(backend, dtype) for dtype in ("float64", "float32")}
-    for case in synthetic_cases():
+    for case in (*synthetic_cases(), *layer_cases()):
         for result in examine(case, targets[case.dtypes[0]]).results:
             if result.verdict is Verdict.FAILED:
                 return result
