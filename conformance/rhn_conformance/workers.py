@@ -34,10 +34,8 @@ class Described(NamedTuple):
 
 def describe(name: str, backend: Backend) -> Described:
     """For the record of a run."""
-    has_layers = isinstance(backend, LayerBackend)
-    return Described(
-        name, backend.describe(), "" if has_layers else "layers on their own: it has no method build_layer"
-    )
+    no_layers = "" if isinstance(backend, LayerBackend) else "layers on their own: it has no method build_layer"
+    return Described(name, backend.describe(), no_layers)
 
 
 class Task(NamedTuple):

@@ -64,6 +64,8 @@ _SIDE_BY_SIDE = "x = np.concatenate(outputs_of_layer, axis=-1)"
 _BEFORE = "before = np.zeros((batch_size, config.hidden_size)) if state is None else np.asarray(state[number])"
 _CELL_CALL = "_cell_forward(config, cell, weights, x, before, row_lengths, masks.of_layer(number))"
 _RUN_ON = "x[row : row + 1], cell), state[row : row + 1], *_masks_of_row(masks, row), config.activation)[0][0, -1]"
+_LAYER_LOADED = "np.array(parameters[name], np.float64) for name in layer_parameter_shapes"
+_STATE_MASK_OF_ROW = "np.asarray(state_mask)[:, row : row + 1]"
 _OTHER_DIRECTION = "number + config.num_directions - 1 - 2 * direction"
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -196,14 +198,14 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a row of length 0 ends in zero",
         "7.2",
-        ("last = np.array(state, dtype)", "last = np.zeros(state.shape, dtype)"),
+        ("last = np.array(state, dtype)", "last = 0.0 * state"),
     ),
     Mutant("gradient of a held state lost", "7.2", ("d_state = np.array(d_last)", "d_state = np.zeros_like(d_last)")),
     Mutant("gradient reaches the padding", "7.2", ("d_x = np.zeros_like(trace.x)", "d_x = np.ones_like(trace.x)")),
     Mutant(
         "reverse begins in the padding",
         "7.2",
-        (_VALID, "valid = _in_reading_order(x[row : row + 1], cell)[:, :length]"),
+        _in(_VALID, ", :length], cell)", "], cell)[:, :length]"),
     ),
     Mutant("reverse reads forward", "7.3", (_ORDER, "return sequence")),
     Mutant(
@@ -212,28 +214,19 @@ MUTANTS: tuple[Mutant, ...] = (
         _in(_ROW_OUTPUTS, "_in_reading_order(row_outputs, cell)", "row_outputs"),
     ),
     Mutant("last state of reverse at the last time", "7.3", (_LAST, "last[row] = outputs[row, length - 1]")),
-    Mutant(
-        "directions swapped in the outputs", "7.4", _in(_SIDE_BY_SIDE, "outputs_of_layer", "outputs_of_layer[::-1]")
-    ),
+    Mutant("directions swapped in the outputs", "7.4", _in(_SIDE_BY_SIDE, "of_layer", "of_layer[::-1]")),
     Mutant(
         "states direction by direction",
         "7.4",
         _in(_BEFORE, "state[number]", "state[direction * config.num_layers + layer]"),
     ),
-    Mutant(
-        "weights of the other direction",
-        "7.5",
-        (
-            "np.array(parameters[name], np.float64) for name in layer_parameter_shapes",
-            "np.array(parameters[name.replace('.reverse', '')], np.float64) for name in layer_parameter_shapes",
-        ),
-    ),
+    Mutant("weights of the other direction", "7.5", _in(_LAYER_LOADED, "[name]", "[name.replace('.reverse', '')]")),
     Mutant("layers not masked", "7.6", _in(_CELL_CALL, "masks.of_layer(number)", "NO_MASKS.of_layer(number)")),
     Mutant("masks of the other direction", "7.6", _in(_CELL_CALL, "of_layer(number)", f"of_layer({_OTHER_DIRECTION})")),
     Mutant(
         "masks of the first row for all",
         "7.6",
-        _in("np.asarray(state_mask)[:, row : row + 1]", "[:, row : row + 1]", "[:, :1]"),
+        _in(_STATE_MASK_OF_ROW, "row : row + 1", ":1"),
     ),
     # Parameters
     Mutant("parameters altered by 1e-8", "1.5", _in(_LOADED, " for", " * (1.0 + 1e-8) for")),
