@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rhn.backend import Backend, Model
+from rhn.backend import Backend, Layer, LayerBackend, Model
 from rhn.compare import LIMIT
 from rhn.spec.config import RHNConfig
+from rhn.spec.layers import LayerConfig
 from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer
 from rhn.spec.parameters import Parameters
@@ -100,6 +101,11 @@ class Inputs:
         return self.averaging or self.optimizer.name != "sgd"
 
     @property
+    def reusable(self) -> bool:
+        """A model that has done the case can do another one, with other parameters."""
+        return not self.optimizer_remembers
+
+    @property
     def kind(self) -> Hashable:
         """Models of one kind differ in their parameters only."""
         return self.config, self.optimizer, self.recompute
@@ -125,8 +131,52 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class LayerInputs:
+    """All that goes into layers on their own in one case; every mask, state and derivative is there per cell.
+
+    Attributes:
+        config: the architecture.
+        parameters: float32.
+        x: (B, T, E).
+        d_outputs: (B, T, D*H), derivative of the loss with respect to the outputs.
+        d_state: per layer and direction (B, H), derivative of the loss with respect to the last state.
+        state: before the first time step, per layer and direction (B, H); None for zero.
+        lengths: (B,) valid time steps; None for all.
+        masks: of inputs and states; None drops nothing.
+    """
+
+    config: LayerConfig
+    parameters: Parameters
+    x: NDArray
+    d_outputs: NDArray
+    d_state: list[NDArray]
+    state: list[NDArray] | None
+    lengths: NDArray[np.integer] | None
+    masks: VariationalMasks | None
+
+    # Layers cannot be loaded with other parameters.
+    reusable = False
+
+    @property
+    def kind(self) -> Hashable:
+        """Layers of one kind differ in their parameters only."""
+        return self.config
+
+    @property
+    def program(self) -> Hashable:
+        """See `Inputs.program`."""
+        return self.config, self.lengths is None, self.masks is None
+
+    def build(self, backend: Backend, dtype: str, device: str | None) -> Layer:
+        """New layers with these parameters."""
+        if not isinstance(backend, LayerBackend):
+            raise ValueError(f"backend {backend.name!r} makes no layers on their own: it has no method build_layer")
+        return backend.build_layer(self.config, self.parameters, dtype, device)
+
+
+@dataclass(frozen=True)
 class Check:
-    """One question to a model.
+    """One question to a model or to layers.
 
     Attributes:
         name: of the check.
@@ -137,7 +187,7 @@ class Check:
 
     name: str
     clauses: tuple[str, ...]
-    ask: Callable[[Model, Inputs], Tensors]
+    ask: Callable[[Any, Any], Tensors]  # of Model and Inputs, or of Layer and LayerInputs
     applies: Callable[[Inputs], bool] = lambda inputs: True
 
 
@@ -155,19 +205,25 @@ class Case:
         dtypes: that a backend may do it in.
         complete: False if the right answers are known for some tensors only.
         calibrated: False if its errors were never measured; SPEC.md 6.1 is then the tolerance.
+        of_layers: it is about layers on their own, which a backend need not have.
         covering: it is one of the few cases in which, together, every pair of options occurs.
     """
 
     name: str
     clauses: tuple[str, ...]
     checks: tuple[Check, ...]
-    inputs: Callable[[], Inputs]
+    inputs: Callable[[], Inputs | LayerInputs]
     expected: Callable[[], Answers]
     against: str = "reference"
     dtypes: tuple[str, ...] = DTYPES
     complete: bool = True
     calibrated: bool = True
+    of_layers: bool = False
     covering: bool = False
+
+    def is_asked_of(self, backend: Backend) -> bool:
+        """Whether the backend has what the case is about."""
+        return not self.of_layers or isinstance(backend, LayerBackend)
 
     def tolerance(self, dtype: str, check: Check) -> float:
         """Largest accepted error relative to the largest entry."""

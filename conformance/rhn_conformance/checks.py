@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from rhn.backend import Model
-from rhn_conformance.case import Check, Inputs, Tensors
+from rhn.backend import Layer, Model
+from rhn_conformance.case import Check, Inputs, LayerInputs, Tensors
 
 
 def _parameters(model: Model, inputs: Inputs) -> Tensors:
@@ -100,6 +100,24 @@ def _optimiser(model: Model, inputs: Inputs) -> Tensors:
     return model.optimizer_state()
 
 
+def _layer_parameters(layer: Layer, inputs: LayerInputs) -> Tensors:
+    """All of them, bit for bit."""
+    return layer.parameters()
+
+
+def _layer_forward(layer: Layer, inputs: LayerInputs) -> Tensors:
+    outputs, state = layer.forward(inputs.x, inputs.state, inputs.lengths, inputs.masks)
+    return {"outputs": outputs, **_named_state(state)}
+
+
+def _layer_gradients(layer: Layer, inputs: LayerInputs) -> Tensors:
+    """Of the weights, of the input and of the state before the first time step."""
+    parameters, d_x, d_state = layer.gradients(
+        inputs.x, inputs.d_outputs, inputs.d_state, inputs.state, inputs.lengths, inputs.masks
+    )
+    return {**parameters, "x": d_x, **_named_state(d_state)}
+
+
 def _trajectory(model: Model, inputs: Inputs) -> Tensors:
     """Many steps: the loss of each, and the weights after the last."""
     losses = [tensors["loss"] for tensors in training(model, inputs)]
@@ -116,6 +134,11 @@ CHECKS: tuple[Check, ...] = (
     Check("rows", ("3.3",), _rows, applies=lambda inputs: len(inputs.double_window.tokens) > 1),
     Check("training", ("3.4", "4.6", "5.3", "5.4", "5.5"), _training),
     Check("optimiser", (), _optimiser, applies=lambda inputs: inputs.optimizer_remembers),
+)
+LAYER_CHECKS: tuple[Check, ...] = (
+    Check("parameters", ("7.5",), _layer_parameters),
+    Check("forward", (), _layer_forward),
+    Check("gradients", (), _layer_gradients),
 )
 TRAJECTORY = Check("trajectory", ("3.4", "4.6", "5.5"), _trajectory)
 

@@ -94,6 +94,8 @@ def _run(options: argparse.Namespace) -> int:
         for event in work_here(plan, load_backend) if jobs == 1 else work_in_processes(plan, jobs):
             if isinstance(event, Described):
                 writer.backend(*event)
+                if event.not_asked:
+                    print(f"{event.backend} is not asked about {event.not_asked}", flush=True)
                 continue
             new = [judge(result, excuses[result.backend]) for result in done.add(event)]
             for result in new:

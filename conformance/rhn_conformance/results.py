@@ -90,6 +90,7 @@ class Run:
     date: str
     machine: dict[str, str]
     versions: dict[str, dict[str, str]] = field(default_factory=dict)  # per backend, as it describes itself
+    not_asked: dict[str, str] = field(default_factory=dict)  # per backend, what it need not have and has not, and why
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -107,20 +108,19 @@ def new_run(options: dict[str, Any]) -> Run:
 class ResultWriter:
     """Writes records line by line, as they come: a run that is cut off has told what it found.
 
-    A line for the run, one for each backend, one per result. Numbers that are not finite are written as strings.
+    A line for the run, one for each backend when it is loaded, one per result. Numbers that are not finite are written
+    as strings.
     """
 
     def __init__(self, file: TextIO, run: Run) -> None:
         self._file = file
         self._run = run
-        versions = run.versions
-        self._write({"record": "run", **asdict(replace(run, versions={}))})
-        for backend, described in versions.items():
-            self.backend(backend, described)
+        self._write({"record": "run", **asdict(run)})
 
-    def backend(self, name: str, versions: dict[str, str]) -> None:
-        """What a backend says of itself."""
-        self._write({"record": "backend", "run": self._run.run, "name": name, "versions": versions})
+    def backend(self, name: str, versions: dict[str, str], not_asked: str = "") -> None:
+        """What a backend says of itself, and what it is not asked about."""
+        more = {"not_asked": not_asked} if not_asked else {}
+        self._write({"record": "backend", "run": self._run.run, "name": name, "versions": versions, **more})
 
     def result(self, result: Result) -> None:
         self._write({"record": "result", **asdict(result)})
@@ -150,7 +150,10 @@ def read_jsonl(path: Path) -> tuple[list[Run], list[Result]]:
                 run = Run(**record)
                 runs[run.run] = run
             elif kind == "backend":
-                runs[record["run"]].versions[record["name"]] = record["versions"]
+                run, name = runs[record["run"]], record["name"]
+                run.versions[name] = record["versions"]
+                if "not_asked" in record:
+                    run.not_asked[name] = record["not_asked"]
             else:
                 results.append(_result(record))
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -6,12 +6,13 @@ import time
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
-from rhn.backend import Backend, Model
+from rhn.backend import Backend, Layer, Model
 from rhn.compare import TensorError, compare
-from rhn_conformance.case import Answers, Case, Check, Inputs, Tensors
+from rhn_conformance.case import Answers, Case, Check, Inputs, LayerInputs, Tensors
 from rhn_conformance.results import Result, Verdict
 from rhn_conformance.tolerances import tolerance
 
@@ -20,19 +21,19 @@ MODELS_KEPT = 6  # what a model has compiled takes tens of megabytes
 
 @dataclass
 class Target:
-    """A backend as it is to be tested, and the models that it has built so far."""
+    """A backend as it is to be tested, and the models that it has built so far, by their kind."""
 
     backend: Backend
     dtype: str
     device: str | None = None
     name: str = ""  # under which it was asked for; else its own
-    _models: dict[Hashable, Model] = field(default_factory=dict, repr=False)
+    _models: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.name = self.name or self.backend.name
 
-    def model(self, inputs: Inputs) -> Model:
-        """A model with the parameters of `inputs`.
+    def model(self, inputs: Inputs | LayerInputs) -> Model | Layer:
+        """A model, or layers, with the parameters of `inputs`.
 
         One of the same kind that was built before takes them over, so that what it has compiled is used again; but
         not if its optimiser remembers something.
@@ -43,9 +44,9 @@ class Target:
         model.load_parameters(inputs.parameters)
         return model
 
-    def keep(self, inputs: Inputs, model: Model) -> None:
+    def keep(self, inputs: Inputs | LayerInputs, model: Any) -> None:
         """`model` has answered every question, and may be used again."""
-        if not inputs.optimizer_remembers:
+        if inputs.reusable:
             self._models[inputs.kind] = model
             if len(self._models) > MODELS_KEPT:
                 del self._models[next(iter(self._models))]  # the one that has been out of use for longest
@@ -65,12 +66,15 @@ class Sitting:
 def examine(case: Case, target: Target, run: str = "") -> Sitting:
     """Build one model, ask it every question of the case, and compare the answers with the right ones.
 
-    Whatever a backend raises is its answer to that question; the next one is asked all the same.
+    Whatever a backend raises is its answer to that question; the next one is asked all the same. A backend that has not
+    got what the case is about is not asked, and there are no results.
     """
     sitting = Sitting(case.name, target.name, target.dtype)
+    if not case.is_asked_of(target.backend):
+        return sitting
     where = _Where(run, target.name, target.device, target.dtype)
     inputs, expected = case.inputs(), case.expected()
-    model: Model | None = None
+    model: Model | Layer | None = None
     for check in case.checks:
         right = expected[check.name]
         started = time.monotonic()

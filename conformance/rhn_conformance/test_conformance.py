@@ -41,6 +41,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         pytest.param(backend, case, dtype, id=f"{backend}-{case.name}-{dtype}")
         for backend in backends
         for case in all_cases()
+        if case.is_asked_of(load_backend(backend))
         for dtype in option("--rhn-dtype") or DTYPES
         if dtype in case.dtypes
     ]

@@ -9,6 +9,7 @@ worker of another.
 from __future__ import annotations
 
 import gc
+import logging
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import NamedTuple
 
-from rhn.backend import Backend, load_backend
+from rhn.backend import Backend, LayerBackend, load_backend
 from rhn_conformance.case import DTYPES, Case
 from rhn_conformance.results import Result
 from rhn_conformance.runner import Sitting, Target, compare_pairs, examine, failed_sitting
@@ -24,10 +25,17 @@ from rhn_conformance.suite import all_cases
 
 
 class Described(NamedTuple):
-    """What a backend says of itself when it has been loaded."""
+    """What is known of a backend when it has been loaded: what it says of itself, and what it is not asked about."""
 
     backend: str
     versions: dict[str, str]
+    not_asked: str
+
+
+def describe(name: str, backend: Backend) -> Described:
+    """For the record of a run."""
+    no_layers = "" if isinstance(backend, LayerBackend) else "layers on their own: it has no method build_layer"
+    return Described(name, backend.describe(), no_layers)
 
 
 class Task(NamedTuple):
@@ -98,7 +106,7 @@ def work_here(plan: Plan, load: Callable[[str], Backend] = load_backend) -> Iter
     names = sorted(plan.backends, key=lambda name: name != "torch")
     backends = {name: load(name) for name in names}
     for name in plan.backends:
-        yield Described(name, backends[name].describe())
+        yield describe(name, backends[name])
     targets = {(n, d): Target(b, d, plan.device, n) for n, b in backends.items() for d in plan.dtypes}
     for case in plan.cases:
         for name in plan.backends:
@@ -203,13 +211,14 @@ def _work(connection: Connection, backend_name: str, device: str | None, run: st
     """What a worker's process does: load a backend, then do what it is told until it is told nothing."""
     try:
         backend = load_backend(backend_name)
-        connection.send(Described(backend_name, backend.describe()))
+        connection.send(describe(backend_name, backend))
     except Exception as error:
         connection.send(error)
         return
     # Tracing makes many objects that live long: looking through them again and again takes a seventh of the time.
     gc.freeze()
     gc.set_threshold(100_000, 50, 1000)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns that a function is traced for many shapes
     cases = {case.name: case for case in all_cases()}
     targets = {dtype: Target(backend, dtype, device, backend_name) for dtype in DTYPES}
     while tasks := connection.recv():

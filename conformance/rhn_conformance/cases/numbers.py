@@ -115,16 +115,16 @@ def _parameters(description: Description, seed: int) -> Parameters:
 def _state(description: Description, seed: int) -> list[NDArray]:
     shape = (description.batch_size, description.config.hidden_size)
     return [
-        _float32(1.8 * uniform(seed, Purpose.GENERATION, shape, index=_STATE + layer) - 0.9)  # (B, H)
+        float32(1.8 * uniform(seed, Purpose.GENERATION, shape, index=_STATE + layer) - 0.9)  # (B, H)
         for layer in range(description.config.num_layers)
     ]
 
 
 def representable(masks: VariationalMasks) -> VariationalMasks:
     """The same masks with each entry rounded to float32, so that both dtypes see one and the same value."""
-    return masks.map(_float32)
+    return masks.map(float32)
 
 
-def _float32(array: NDArray) -> NDArray[np.float64]:
+def float32(array: NDArray) -> NDArray[np.float64]:
     """Rounded to float32, stored as float64."""
     return array.astype(np.float32).astype(np.float64)

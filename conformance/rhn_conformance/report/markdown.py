@@ -69,6 +69,8 @@ def _machines(runs: Sequence[Run]) -> str:
         for backend, versions in run.versions.items():
             described = ", ".join(f"{name} {version}" for name, version in versions.items())
             lines.append("  * " + escaped(f"{backend}: {described}"))
+            if backend in run.not_asked:
+                lines.append("    * " + escaped(f"not asked about {run.not_asked[backend]}"))
     return "\n".join(lines)
 
 

@@ -54,6 +54,20 @@ _NORM = "self.last_grad_norm = reference.global_norm(grads)"
 _NLL = "return reference.cross_entropy(logits, targets).sum(), new_state"
 _LOADED = "np.array(parameters[name], np.float64) for name in parameter_shapes"
 
+# Lines of the layers on their own.
+_LENGTHS = "row_lengths = [length] * batch_size if lengths is None else"
+_VALID = "valid = _in_reading_order(x[row : row + 1, :length], cell)"
+_ROW_OUTPUTS = "outputs[row, :length] = _in_reading_order(row_outputs, cell)[0]"
+_LAST = "last[row] = row_outputs[0, -1]"
+_ORDER = "return sequence[:, ::-1] if cell.reverse else sequence"
+_SIDE_BY_SIDE = "x = np.concatenate(outputs_of_layer, axis=-1)"
+_BEFORE = "before = np.zeros((batch_size, config.hidden_size)) if state is None else np.asarray(state[number])"
+_CELL_CALL = "_cell_forward(config, cell, weights, x, before, row_lengths, masks.of_layer(number))"
+_RUN_ON = "x[row : row + 1], cell), state[row : row + 1], *_masks_of_row(masks, row), config.activation)[0][0, -1]"
+_LAYER_LOADED = "np.array(parameters[name], np.float64) for name in layer_parameter_shapes"
+_STATE_MASK_OF_ROW = "np.asarray(state_mask)[:, row : row + 1]"
+_OTHER_DIRECTION = "number + config.num_directions - 1 - 2 * direction"
+
 MUTANTS: tuple[Mutant, ...] = (
     # Gates
     Mutant("h and t in the other order", "1.2", _in(_H_GATE, "z[0]", "z[1]"), _in(_T_GATE, "z[1]", "z[0]")),
@@ -165,5 +179,55 @@ MUTANTS: tuple[Mutant, ...] = (
         "5.9",
         ('steps = int(state["averaged_steps"]) + 1', 'steps = int(state["averaged_steps"]) + 2'),
     ),
+    # Layers on their own
+    Mutant("state before a layer ignored", "7.1", _in(_BEFORE, "state is None", "True")),
+    Mutant("layers start from one state", "7.1", _in(_BEFORE, "state[number]", "state[0]")),
+    Mutant("no gradient through the last state", "7.1", ("d_valid[0, -1] += d_last[row]", "pass")),
+    Mutant("no gradient of the state before", "7.1", ("d_state[row] = gradients.state[0]", "d_state[row] = 0.0")),
+    Mutant("lengths ignored", "7.2", _in(_LENGTHS, "lengths is None", "True")),
+    Mutant(
+        "state runs on through the padding",
+        "7.2",
+        (_LAST, f"last[row] = layer_forward(weights, _in_reading_order({_RUN_ON}"),
+    ),
+    Mutant(
+        "last state held in the outputs after the end",
+        "7.2",
+        (_ROW_OUTPUTS, f"outputs[row] = row_outputs[0, -1]\n        {_ROW_OUTPUTS}"),
+    ),
+    Mutant(
+        "a row of length 0 ends in zero",
+        "7.2",
+        ("last = np.array(state, dtype)", "last = 0.0 * state"),
+    ),
+    Mutant("gradient of a held state lost", "7.2", ("d_state = np.array(d_last)", "d_state = np.zeros_like(d_last)")),
+    Mutant("gradient reaches the padding", "7.2", ("d_x = np.zeros_like(trace.x)", "d_x = np.ones_like(trace.x)")),
+    Mutant(
+        "reverse begins in the padding",
+        "7.2",
+        _in(_VALID, ", :length], cell)", "], cell)[:, :length]"),
+    ),
+    Mutant("reverse reads forward", "7.3", (_ORDER, "return sequence")),
+    Mutant(
+        "outputs of reverse in reading order",
+        "7.3",
+        _in(_ROW_OUTPUTS, "_in_reading_order(row_outputs, cell)", "row_outputs"),
+    ),
+    Mutant("last state of reverse at the last time", "7.3", (_LAST, "last[row] = outputs[row, length - 1]")),
+    Mutant("directions swapped in the outputs", "7.4", _in(_SIDE_BY_SIDE, "of_layer", "of_layer[::-1]")),
+    Mutant(
+        "states direction by direction",
+        "7.4",
+        _in(_BEFORE, "state[number]", "state[direction * config.num_layers + layer]"),
+    ),
+    Mutant("weights of the other direction", "7.5", _in(_LAYER_LOADED, "[name]", "[name.replace('.reverse', '')]")),
+    Mutant("layers not masked", "7.6", _in(_CELL_CALL, "masks.of_layer(number)", "NO_MASKS.of_layer(number)")),
+    Mutant("masks of the other direction", "7.6", _in(_CELL_CALL, "of_layer(number)", f"of_layer({_OTHER_DIRECTION})")),
+    Mutant(
+        "masks of the first row for all",
+        "7.6",
+        _in(_STATE_MASK_OF_ROW, "row : row + 1", ":1"),
+    ),
+    # Parameters
     Mutant("parameters altered by 1e-8", "1.5", _in(_LOADED, " for", " * (1.0 + 1e-8) for")),
 )

@@ -7,12 +7,13 @@ arithmetic. Each change must apply, and to one place only, so that an edit of th
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Sequence
 from types import ModuleType
 
 from rhn import reference_backend
 from rhn.backend import Backend
-from rhn.spec import reference
+from rhn.spec import layers, reference
 
 Edit = tuple[str, str]  # text, its replacement
 
@@ -22,13 +23,14 @@ def rewritten_reference(name: str, edits: Sequence[Edit], everywhere: Sequence[E
 
     Args:
         name: of the backend.
-        edits: each text must occur exactly once in `rhn.spec.reference` and `rhn.reference_backend` taken together.
+        edits: each text must occur exactly once in `rhn.spec.reference`, `rhn.spec.layers` and `rhn.reference_backend`
+            taken together.
         everywhere: these are replaced wherever they occur.
 
     Raises:
         ValueError: a text of `edits` does not occur exactly once.
     """
-    sources = {module: inspect.getsource(module) for module in (reference, reference_backend)}
+    sources = {module: inspect.getsource(module) for module in (reference, layers, reference_backend)}
     for old, new in edits:
         count = sum(source.count(old) for source in sources.values())
         if count != 1:
@@ -37,15 +39,27 @@ def rewritten_reference(name: str, edits: Sequence[Edit], everywhere: Sequence[E
     for old, new in everywhere:
         sources = {module: source.replace(old, new) for module, source in sources.items()}
 
-    new_reference = _execute(f"{reference.__name__}[{name}]", sources[reference])
-    new_backend = _execute(f"{reference_backend.__name__}[{name}]", sources[reference_backend])
-    new_backend.__dict__["reference"] = new_reference  # instead of the one that it imported
+    # From the lowest to the highest; each is given the changed ones below it in the place of what it imported.
+    new_reference = _execute(reference, sources[reference], name)
+    new_layers = _execute(layers, sources[layers], name)
+    _put_into(new_layers, new_reference, ("layer_forward", "layer_backward"))
+    new_backend = _execute(reference_backend, sources[reference_backend], name)
+    _put_into(new_backend, new_layers, ("layers_forward", "layers_gradients"))
+    new_backend.__dict__["reference"] = new_reference
     backend: Backend = new_backend.__dict__["ReferenceBackend"]()
     backend.name = name
     return backend
 
 
-def _execute(name: str, source: str) -> ModuleType:
-    module = ModuleType(name)
-    exec(compile(source, f"<{name}>", "exec"), module.__dict__)
-    return module
+def _execute(module: ModuleType, source: str, name: str) -> ModuleType:
+    new = ModuleType(f"{module.__name__}[{name}]")
+    sys.modules[new.__name__] = new  # where a dataclass looks for its own module while it is made
+    try:
+        exec(compile(source, f"<{new.__name__}>", "exec"), new.__dict__)
+    finally:
+        del sys.modules[new.__name__]
+    return new
+
+
+def _put_into(module: ModuleType, source: ModuleType, names: Sequence[str]) -> None:
+    module.__dict__.update({name: source.__dict__[name] for name in names})
