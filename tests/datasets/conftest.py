@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import tarfile
@@ -9,6 +10,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -53,13 +55,37 @@ class Handler(BaseHTTPRequestHandler):
             if start >= len(body):
                 self.send_error(416)
                 return
+        if fault == "bad redirect":
+            self.send_response(302)
+            self.send_header("Location", "http://[::1")
+            self.end_headers()
+            return
+        if fault == "packed":
+            body, start = gzip.compress(body), 0
         self.send_response(206 if start else 200)
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        self.send_header("Content-Length", str(len(body) - start))
+            first = 0 if fault == "other range" else start
+            self.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
+        if fault == "packed":
+            self.send_header("Content-Encoding", "gzip")
+        if fault and fault.startswith("length "):
+            self.send_header("Content-Length", fault.removeprefix("length "))
+        elif fault != "endless":
+            self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
+        if fault == "slow":
+            for place in range(100):
+                self.wfile.write(body[place : place + 1])
+                time.sleep(0.05)
+            return
         stop = (start + len(body)) // 2 if fault == "dropped" else len(body)
         self.wfile.write(body[start:stop])
+        while fault == "endless":
+            self.wfile.write(body)
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # the other side has had enough
+            super().handle()
 
     def log_message(self, *_: object) -> None:
         """Keep the test output clean."""
