@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from rhn.files import write_atomically
+from rhn.spec.arguments import check_state
 from rhn.spec.config import RHNConfig
 from rhn.spec.parameters import check_parameters
 
@@ -25,6 +27,7 @@ FORMAT_VERSION = 1
 # Prefixes of the tensors that stand beside the parameters of a language model.
 _STATE = "state."
 _OPTIMIZER = "optimizer."
+_COUNTERS = (f"{_OPTIMIZER}step", f"{_OPTIMIZER}averaged_steps")
 
 
 class CheckpointError(ValueError):
@@ -50,9 +53,14 @@ def save_checkpoint(
         document = json.dumps({**metadata, "versions": _versions()})
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"metadata of {path.name} cannot be stored as JSON: {error}") from error
-    header = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "metadata": document}
     # safetensors stores the memory of an array as it lies there, so it must lie in C order.
     arrays = {name: np.asarray(value, order="C") for name, value in parameters.items()}
+    header = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "metadata": document,
+        "checksum": _checksum(document, arrays),
+    }
     try:
         payload = safetensors.numpy.save(arrays, metadata=header)
     except safetensors.SafetensorError as error:
@@ -64,18 +72,47 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], d
     """Arrays by name, and the metadata that was saved with them (plus "versions").
 
     Raises:
-        CheckpointError: the file does not exist, is truncated, or is not a checkpoint of a known format version.
+        CheckpointError: the file cannot be read, is damaged, or is not a checkpoint of a known format version.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint {path} does not exist")
+    path = _existing_file(path)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = _read_metadata(path, file.metadata() or {})
+            header = file.metadata() or {}
+            metadata = _read_metadata(path, header)
             parameters = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (safetensors.SafetensorError, OSError) as error:
+    except MemoryError as error:
+        raise CheckpointError(f"checkpoint {path} is too large for this machine") from error
+    except (safetensors.SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
         raise CheckpointError(f"checkpoint {path} is truncated or not a safetensors file ({error})") from error
+    if header.get("checksum", "") not in ("", _checksum(header["metadata"], parameters)):  # older files have none
+        raise CheckpointError(f"checkpoint {path} is damaged: its content has another checksum than when it was saved")
     return parameters, metadata
+
+
+def _existing_file(path: str | os.PathLike[str]) -> Path:
+    """`path`, if it is a file that can be read."""
+    try:
+        path = Path(path)
+        if path.is_file():
+            path.open("rb").close()
+            return path
+        fault = "is no file" if path.exists() else "does not exist"
+    except OSError as error:
+        fault = f"cannot be read ({error.strerror})"
+    except (TypeError, ValueError) as error:  # of another type, or with a null in it
+        raise CheckpointError(f"checkpoint {path!r} is not accepted: expected the name of a file") from error
+    raise CheckpointError(f"checkpoint {path} {fault}")
+
+
+def _checksum(document: str, arrays: Mapping[str, NDArray]) -> str:
+    """Over the metadata and all arrays: SHA-256, hexadecimal."""
+    digest = hashlib.sha256(document.encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.data if array.flags.c_contiguous and array.size else array.tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -107,10 +144,11 @@ def load_language_model(path: str | os.PathLike[str]) -> tuple[Checkpoint, RHNCo
     try:
         config = _read_config(metadata["config"], len(tensors))
         check_parameters(config, checkpoint.parameters)
+        _check_training_state(config, checkpoint)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} holds no language model of this collection ({error})") from error
-    for name, value in checkpoint.parameters.items():
-        if not np.issubdtype(value.dtype, np.floating):
+    for name, value in tensors.items():
+        if not np.issubdtype(value.dtype, np.floating) and name not in _COUNTERS:
             raise CheckpointError(f"{path} is damaged: {name} is of {value.dtype}, expected real numbers")
         if not np.isfinite(value).all():
             raise CheckpointError(f"{path} cannot be used: {name} holds numbers that are not finite")
@@ -129,6 +167,26 @@ def _split(tensors: Mapping[str, NDArray]) -> Checkpoint:
             parameters[name] = value
     in_order = sorted(state, key=lambda name: (len(name), name))
     return Checkpoint(parameters, [state[name] for name in in_order], optimizer_state)
+
+
+def _check_training_state(config: RHNConfig, checkpoint: Checkpoint) -> None:
+    """Raise ValueError unless the carried state and what the optimiser remembers are those of such a model."""
+    if checkpoint.state:
+        check_state(config, checkpoint.state, len(np.atleast_1d(checkpoint.state[0])))
+    remembered: dict[str, dict[str, NDArray]] = {}
+    for name, value in checkpoint.optimizer_state.items():
+        kind, _, parameter = name.partition(".")
+        if f"{_OPTIMIZER}{name}" in _COUNTERS:
+            if value.shape != () or value.dtype.kind not in "iuf" or not 0 <= value < 2**53 or value % 1:
+                raise ValueError(f"{name} is no number of steps")
+        elif kind in ("mean", "square", "average") and parameter:
+            remembered.setdefault(kind, {})[parameter] = value
+        else:
+            raise ValueError(f"an optimiser remembers no {name}")
+    if len({"step" in checkpoint.optimizer_state, "mean" in remembered, "square" in remembered}) > 1:
+        raise ValueError("Adam remembers steps, mean and square, or nothing")
+    for tensors in remembered.values():
+        check_parameters(config, tensors)
 
 
 def _read_config(values: Mapping[str, Any], num_tensors: int) -> RHNConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
 from pathlib import Path
@@ -32,9 +33,14 @@ def write_atomically(path: Path, payload: bytes) -> None:
             os.close(folder)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that killed calls of `write_atomically` have left in `folder`."""
-    for file in folder.glob(".*.tmp"):
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove the temporary files that killed calls of `write_atomically` have left in `folder`.
+
+    Args:
+        folder: that nobody else writes into.
+        name: of the file that was to be written; None: of any.
+    """
+    for file in folder.glob(".*.tmp" if name is None else f".{glob.escape(name)}.*.tmp"):
         file.unlink(missing_ok=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,10 +54,14 @@ def windows(tokens: NDArray[np.integer], batch_size: int, bptt_length: int, *, d
     `bptt_length`: training as in the authors' reader. `drop_last=False` delivers it: evaluation.
     Raises DataError if an option is impossible or the corpus too short for a single window.
     """
-    if batch_size < 1 or bptt_length < 1:
+    sizes = (batch_size, bptt_length)
+    if not all(isinstance(size, Integral) and not isinstance(size, bool) and size >= 1 for size in sizes):
         raise DataError(
-            f"batch_size and bptt_length must be at least 1, not batch_size={batch_size} and bptt_length={bptt_length}"
+            f"batch_size={batch_size!r} and bptt_length={bptt_length!r} are not accepted: expected integers of at least"
+            " 1"
         )
+    if not isinstance(tokens, np.ndarray) or tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
+        raise DataError(f"tokens of {type(tokens).__name__} are not accepted: expected an array of integers, (n,)")
     columns = len(tokens) // batch_size
     rows = tokens[: batch_size * columns].reshape(batch_size, columns)  # (B, columns), a view
     cut = Windows(rows, bptt_length, drop_last)

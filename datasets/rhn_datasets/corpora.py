@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rhn_datasets.files import DataError
+from rhn_datasets.files import DataError, default_cache, expanded
 from rhn_datasets.sources import SOURCES, obtain
 from rhn_datasets.tokens import Text, Tokens, cut, read_text, tokenise
 from rhn_datasets.vocabulary import Vocabulary
@@ -49,7 +49,7 @@ class _Request:
     data_path: DataPath | None
     level: str
     split: Fractions
-    cache: Path
+    cache: Path | None  # None: the default, and there may be none
     download: bool
 
     def refuse_split(self, reason: str) -> None:
@@ -87,7 +87,7 @@ def load_corpus(
 
     Raises DataError, whose message is one sentence for the user.
     """
-    if name not in CORPORA:
+    if not isinstance(name, str) or name not in CORPORA:
         close = get_close_matches(str(name), CORPORA, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         raise DataError(f"there is no corpus {name!r}{hint}; known are {', '.join(CORPORA)}")
@@ -95,18 +95,22 @@ def load_corpus(
     level = kind.levels[0] if level is None else level
     if level not in kind.levels:
         raise DataError(f"level={level!r} is not possible for {name}; accepted is {' or '.join(kind.levels)}")
-    if len(split) != 3 or not all(part > 0 for part in split) or not math.isclose(sum(split), 1):
+    if not _are_fractions(split):
         raise DataError(
-            f"split={split} is not accepted: expected three positive fractions for train, valid and test that sum to 1"
+            f"split={split!r} is not accepted: expected three positive fractions for train, valid and test that sum to"
+            " 1"
         )
     train_part, valid_part, test_part = split
-    cache = Path(cache_path).expanduser() if cache_path is not None else _default_cache()
-
     try:
-        texts = kind.read(_Request(name, data_path, level, (train_part, valid_part, test_part), cache, download))
-        (train, valid, test), vocabulary = tokenise(texts, level, cache)
+        cache = None if cache_path is None else expanded("cache_path", cache_path)
+        request = _Request(name, data_path, level, (train_part, valid_part, test_part), cache, download)
+        (train, valid, test), vocabulary = tokenise(kind.read(request), level, cache)
     except UnicodeDecodeError as error:
-        raise DataError(f"{data_path or name} is not UTF-8 text ({error.reason}): use level=byte") from error
+        raise DataError(f"{_shown(data_path) or name} is not UTF-8 text ({error.reason}): use level=byte") from error
+    except OSError as error:
+        raise DataError(f"{error.filename or _shown(data_path) or name}: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise DataError(f"this machine has not enough memory for {_shown(data_path) or name}") from error
     return Corpus(name, train, valid, test, vocabulary, level)
 
 
@@ -115,9 +119,9 @@ def _read_published(request: _Request) -> list[Text]:
     request.refuse_split("its split is fixed")
     path = request.data_path
     if path is not None and not isinstance(path, (str, os.PathLike)):
-        raise DataError(f"data_path={path} is not accepted: expected one folder for {request.name}")
-    folder = Path(path).expanduser() if path is not None else None
-    files = obtain(SOURCES[request.name], folder, request.cache, request.download)
+        raise DataError(f"data_path={path!r} is not accepted: expected one folder for {request.name}")
+    folder = None if path is None else expanded("data_path", path)
+    files = obtain(SOURCES[request.name], folder, request.cache or default_cache(), request.download)
     return [read_text(file) for file in files] if len(files) == 3 else _split(read_text(files[0]), request)
 
 
@@ -140,17 +144,17 @@ def _read_own(request: _Request) -> list[Text]:
             "the corpus text needs data_path: one file, a folder with train.txt, valid.txt and test.txt, or three files"
         )
     if isinstance(path, (str, os.PathLike)):
-        place = Path(path).expanduser()
+        place = expanded("data_path", path)
         if place.is_file():
             return _split(read_text(place), request)
         files = [place / name for name in SPLIT_FILES]
     else:
-        files = [Path(file).expanduser() for file in path]
+        files = [expanded("data_path", file) for file in path] if isinstance(path, Sequence) else []
     if len(files) != 3 or not all(file.is_file() for file in files):
         missing = ", ".join(str(file) for file in files if not file.is_file())
         raise DataError(
-            f"data_path={path} is not accepted: expected one file, a folder with {', '.join(SPLIT_FILES)}, or three"
-            " files" + (f": there is no {missing}" if missing else "")
+            f"data_path={_shown(path)} is not accepted: expected one file, a folder with {', '.join(SPLIT_FILES)}, or"
+            " three files" + (f": there is no {missing}" if missing else "")
         )
     request.refuse_split("train, valid and test are files of their own")
     return [read_text(file) for file in files]
@@ -162,12 +166,24 @@ def _split(text: Text, request: _Request) -> list[Text]:
     first, second = (cut(text, round(len(text) * part), request.level) for part in (train, train + valid))
     splits = [text[:first], text[first:second], text[second:]]
     if not all(len(part) for part in splits):
-        raise DataError(f"{request.data_path} of {len(text)} bytes is too short to be split into {request.split}")
+        name = _shown(request.data_path) or request.name
+        raise DataError(f"{name} of {len(text)} bytes is too short to be split into {request.split}")
     return splits
 
 
-def _default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rhn_datasets"
+def _are_fractions(split: object) -> bool:
+    if not isinstance(split, Sequence) or len(split) != 3:
+        return False
+    if not all(isinstance(part, (int, float)) and not isinstance(part, bool) and part > 0 for part in split):
+        return False
+    return math.isclose(sum(split), 1)
+
+
+def _shown(data_path: DataPath | None) -> str:
+    """As people write it; "" for None."""
+    if isinstance(data_path, (str, os.PathLike)):
+        return os.fspath(data_path)
+    return "" if data_path is None else repr(data_path)
 
 
 CORPORA: Mapping[str, CorpusKind] = {

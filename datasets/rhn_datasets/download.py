@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tarfile
 import time
 import zipfile
@@ -16,6 +17,8 @@ from rhn_datasets.files import DataError, atomic_write, digest_of
 BLOCK = 1 << 16  # bytes per read
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and to wait for the next bytes
 TRY_LATER = {408, 425, 429}  # HTTP status codes that, like 5xx, may be gone in a moment
+LARGEST = 1 << 29  # bytes of a file of unknown size, from which on it cannot be the right one
+LONGEST = 3 * 3600.0  # seconds of a download in all
 
 # What zipfile and tarfile raise for archives that are truncated, overwritten, encrypted or of an unknown kind.
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError, KeyError)
@@ -26,12 +29,20 @@ class _TransferError(Exception):
 
 
 def fetch(
-    url: str, path: Path, *, sha256: str | None = None, size: int | None = None, attempts: int = 4, pause: float = 1.0
+    url: str,
+    path: Path,
+    *,
+    sha256: str | None = None,
+    size: int | None = None,
+    attempts: int = 4,
+    pause: float = 1.0,
+    longest: float = LONGEST,
 ) -> Path:
     """Download `url` to `path`, unless it is there already; `path` never holds an incomplete or unchecked file.
 
     What has arrived waits in `path`.part, and is resumed: after a dropped connection up to `attempts` times, with
-    `pause`, 2 * `pause`, … seconds in between, or by the next call. A second process waits for the first one.
+    `pause`, 2 * `pause`, … seconds in between, or by the next call. A second process waits for the first one. No more
+    than `size` bytes (`LARGEST` if it is not known) and no longer than `longest` seconds is anything received.
     Raises DataError if the server, the connection, the disk or the check (`sha256`, `size` in bytes) fails.
     """
     try:
@@ -42,16 +53,17 @@ def fetch(
         raise DataError(f"downloading needs {error.name}: pip install requests tqdm filelock") from error
 
     part = path.with_name(path.name + ".part")
+    until = time.monotonic() + longest
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             if path.is_file() and _fault(path, sha256, size) is None:
                 return path
             resumed = part.exists()
-            _download(url, part, size, attempts, pause)
+            _download(url, part, size, attempts, pause, until)
             if resumed and _fault(part, sha256, size):  # perhaps the old part belonged to another file
                 part.unlink()
-                _download(url, part, size, attempts, pause)
+                _download(url, part, size, attempts, pause, until)
             if fault := _fault(part, sha256, size):
                 part.unlink()
                 raise DataError(f"{url} is not the expected file: {fault}")
@@ -79,7 +91,7 @@ def extract(archive: Path, member: str, destination: Path, *, size: int, digest:
             raise DataError(f"{member} in {archive} is not the expected file of {size:,} bytes with {digest}")
 
 
-def _download(url: str, part: Path, size: int | None, attempts: int, pause: float) -> None:
+def _download(url: str, part: Path, size: int | None, attempts: int, pause: float, until: float) -> None:
     """Transfer `url` into `part`, resuming as often as needed and allowed."""
     for attempt in range(attempts):
         if size is not None and part.exists() and part.stat().st_size >= size:
@@ -87,17 +99,18 @@ def _download(url: str, part: Path, size: int | None, attempts: int, pause: floa
         if attempt > 0:
             time.sleep(pause * 2 ** (attempt - 1))
         try:
-            _transfer(url, part)
+            _transfer(url, part, LARGEST if size is None else size, until)
             return
         except _TransferError as error:
             reason = error
     raise DataError(f"cannot download {url}: {reason}, {attempts} times")
 
 
-def _transfer(url: str, part: Path) -> None:
-    """Ask once for what `part` does not hold yet, and append it."""
+def _transfer(url: str, part: Path, most: int, until: float) -> None:
+    """Ask once for what `part` does not hold yet, and append it: `most` bytes in all, and not after `until`."""
     import requests
     from tqdm import tqdm
+    from urllib3.exceptions import HTTPError  # urllib3 is what requests itself reads with
 
     have = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
@@ -113,18 +126,30 @@ def _transfer(url: str, part: Path) -> None:
                 raise DataError(f"cannot download {url}: the server answers {status} {response.reason}")
             if status != 206:  # the whole file comes, whatever we have
                 have = 0
-            length = response.headers.get("Content-Length")
-            total = have + int(length) if length else None
+            elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                part.unlink(missing_ok=True)
+                raise _TransferError("the server sends another piece than it was asked for")
+            length = response.headers.get("Content-Length", "")
+            total = have + int(length) if re.fullmatch("[0-9]{1,15}", length) else None
             with (
                 part.open("ab" if have else "wb") as file,
                 tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar,
             ):
-                for block in response.iter_content(BLOCK):
+                # What has arrived, as it was sent: never unpacked, and never waited for until a block is full.
+                while block := response.raw.read1(BLOCK, decode_content=False):
+                    if time.monotonic() > until:
+                        raise DataError(f"cannot download {url}: it takes too long; the next attempt will go on")
+                    have += len(block)
+                    if have > most:  # and perhaps it never ends
+                        part.unlink()
+                        raise DataError(f"{url} is not the expected file: it has more than {most:,} bytes")
                     file.write(block)
                     bar.update(len(block))
                 file.flush()
                 os.fsync(file.fileno())
-    except (requests.RequestException, ConnectionError, TimeoutError) as error:
+    except requests.exceptions.SSLError as error:  # to ask again changes nothing
+        raise DataError(f"cannot download {url}: there is no secure connection to the server") from error
+    except (requests.RequestException, HTTPError, ConnectionError, TimeoutError, ValueError) as error:
         raise _TransferError(f"the connection failed ({type(error).__name__})") from error
     if total is not None and part.stat().st_size < total:  # urllib3 1 takes the early end for the end
         raise _TransferError("the connection was dropped")

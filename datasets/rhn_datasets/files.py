@@ -15,6 +15,24 @@ class DataError(Exception):
     """A corpus cannot be loaded, or not in the way it was asked for; the message is one sentence for the user."""
 
 
+def expanded(name: str, path: str | os.PathLike[str]) -> Path:
+    """The path that the argument `name` says, with ~ for somebody's home.
+
+    Raises DataError if it is no path, or there is no such home.
+    """
+    if not isinstance(path, (str, os.PathLike)) or "\0" in os.fspath(path):
+        raise DataError(f"{name}={path!r} is not accepted: expected a path")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{name}={path!r} is not accepted: there is no such home folder") from error
+
+
+def default_cache() -> Path:
+    """The folder for downloads and tokens; DataError if there is no home for it."""
+    return expanded("cache_path", os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rhn_datasets"
+
+
 def digest_of(path: Path, algorithm: str = "sha256") -> str:
     """Hexadecimal digest of a file, read in small pieces."""
     with path.open("rb") as file:

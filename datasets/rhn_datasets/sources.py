@@ -35,6 +35,7 @@ class Source:
     members: tuple[Member, ...]
     sha256: str | None = None  # of the archive; the members are checked in any case
     size: int | None = None  # of the archive, in bytes
+    other_urls: tuple[str, ...] = ()  # asked in this order where `url` does not answer
 
     @property
     def archive(self) -> str:
@@ -43,7 +44,8 @@ class Source:
 
 SOURCES = {
     "ptb": Source(
-        url="http://www.fit.vutbr.cz/~imikolov/rnnlm/simple-examples.tgz",
+        url="https://www.fit.vutbr.cz/~imikolov/rnnlm/simple-examples.tgz",
+        other_urls=("http://www.fit.vutbr.cz/~imikolov/rnnlm/simple-examples.tgz",),
         members=(
             Member(
                 "simple-examples/data/ptb.train.txt",
@@ -63,7 +65,8 @@ SOURCES = {
         ),
     ),
     "enwik8": Source(
-        url="http://mattmahoney.net/dc/enwik8.zip",
+        url="https://mattmahoney.net/dc/enwik8.zip",
+        other_urls=("http://mattmahoney.net/dc/enwik8.zip",),
         members=(
             Member("enwik8", 100_000_000, "sha256:2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8"),
         ),
@@ -71,7 +74,8 @@ SOURCES = {
         size=36_445_475,
     ),
     "text8": Source(
-        url="http://mattmahoney.net/dc/text8.zip",
+        url="https://mattmahoney.net/dc/text8.zip",
+        other_urls=("http://mattmahoney.net/dc/text8.zip",),
         members=(Member("text8", 100_000_000, "md5:3bea1919949baf155f99411df5fada7e"),),
         sha256="a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232",
     ),
@@ -102,15 +106,24 @@ def obtain(source: Source, data_path: Path | None, cache: Path, download: bool) 
     if not download:
         raise DataError(f"{wanted} not found and downloading is switched off: {advice}")
     archive = cache / source.archive
-    try:
-        fetch(source.url, archive, sha256=source.sha256, size=source.size)
-    except DataError as error:
-        raise DataError(f"{error}; or {advice}") from error
+    _download(source, archive, advice)
     try:
         return _unpack(source, archive, unpacked)
     except DataError:
         archive.unlink()  # a server may answer with anything, and the next run shall ask again
         raise
+
+
+def _download(source: Source, archive: Path, advice: str) -> None:
+    """Fetch the archive from the first address that has it."""
+    failures = []
+    for url in (source.url, *source.other_urls):
+        try:
+            fetch(url, archive, sha256=source.sha256, size=source.size)
+            return
+        except DataError as error:
+            failures.append(str(error))
+    raise DataError(f"{'; '.join(failures)}; or {advice}")
 
 
 def _unpack(source: Source, archive: Path, files: list[Path]) -> list[Path]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rhn_datasets.files import DataError, atomic_write
+from rhn_datasets.files import DataError, atomic_write, default_cache, digest_of
 from rhn_datasets.vocabulary import UNKNOWN, Vocabulary, split_symbols
 
 Text = NDArray[np.uint8]  # (bytes,): UTF-8 text, usually a memory map of a file or of a part of one
@@ -22,7 +22,7 @@ Tokens = NDArray[np.unsignedinteger]  # (tokens,)
 
 BLOCK = 1 << 20  # bytes of text at a time
 LARGE = 1 << 25  # bytes of text from which on the tokens are kept in a file and memory-mapped
-CACHE_FORMAT = 1  # to be raised whenever the same text and level would give other tokens
+CACHE_FORMAT = 2  # to be raised whenever the same text and level would give other tokens
 
 _WHITE_SPACE = frozenset(b" \t\r\n")
 
@@ -32,7 +32,7 @@ def read_text(path: Path) -> Text:
     try:
         return np.memmap(path, np.uint8, "r")
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # NumPy's answer to an empty file
         raise DataError(f"{path} is empty") from error
 
@@ -50,7 +50,7 @@ def cut(text: Text, position: int, level: str) -> int:
     return min(position, len(text))
 
 
-def tokenise(splits: list[Text], level: str, cache: Path) -> tuple[list[Tokens], Vocabulary]:
+def tokenise(splits: list[Text], level: str, cache: Path | None) -> tuple[list[Tokens], Vocabulary]:
     """Token arrays of train, valid and test, read-only and of the smallest unsigned type, and their vocabulary.
 
     Large corpora are encoded once, into a file in the folder `cache`, and come back memory-mapped.
@@ -62,14 +62,15 @@ def tokenise(splits: list[Text], level: str, cache: Path) -> tuple[list[Tokens],
             array.flags.writeable = False
         return arrays, vocabulary
 
-    key = _key(splits, level)
+    key, cache = _key(splits, level), cache or default_cache()
     header_file, token_file = cache / f"{key}.json", cache / f"{key}.tokens"
-    with suppress(OSError, ValueError, KeyError, DataError):  # not there yet, or somebody damaged it
+    # Not there yet, or somebody damaged it.
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError, DataError):
         return _read_cached(header_file, token_file)
     vocabulary = build_vocabulary(splits, level)
-    lengths = _write_tokens(splits, vocabulary, token_file)
+    content = {"lengths": _write_tokens(splits, vocabulary, token_file), "vocabulary": vocabulary.to_json()}
     with atomic_write(header_file) as file:
-        file.write(json.dumps({"lengths": lengths, "vocabulary": vocabulary.to_json()}).encode())
+        file.write(json.dumps({**content, "checksum": _checksum(content, token_file)}).encode())
     return _read_cached(header_file, token_file)
 
 
@@ -108,10 +109,17 @@ def _blocks(text: Text, level: str) -> Iterator[bytes]:
 
 
 def _read_cached(header_file: Path, token_file: Path) -> tuple[list[Tokens], Vocabulary]:
-    header: dict[str, Any] = json.loads(header_file.read_bytes())
+    header: Any = json.loads(header_file.read_bytes())
+    if not isinstance(header, dict) or header.pop("checksum") != _checksum(header, token_file):
+        raise DataError(f"{token_file} is damaged")
     vocabulary = Vocabulary.from_json(header["vocabulary"])
     tokens = np.memmap(token_file, vocabulary.dtype, "r", shape=(sum(header["lengths"]),))
     return np.split(tokens, list(accumulate(header["lengths"]))[:-1]), vocabulary
+
+
+def _checksum(content: dict[str, Any], token_file: Path) -> str:
+    """Over all that the cache holds, so that nothing in it can change unseen."""
+    return hashlib.sha256(f"{json.dumps(content, sort_keys=True)} {digest_of(token_file)}".encode()).hexdigest()
 
 
 def _key(splits: list[Text], level: str) -> str:

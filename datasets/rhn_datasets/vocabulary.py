@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,6 +31,15 @@ def split_symbols(text: bytes, level: str) -> str | list[str]:
     return text.decode("utf-8").replace("\n", f" {END_OF_LINE} ").split()
 
 
+def _is_symbol(symbol: str, level: str) -> bool:
+    """Whether `split_symbols` can give it, but for `<unk>`, which stands for others."""
+    if not isinstance(symbol, str) or any("\ud800" <= c <= "\udfff" for c in symbol):
+        return False
+    if level == "word" or symbol == UNKNOWN:
+        return bool(symbol)
+    return len(symbol) == 1 and (level == "char" or symbol < "\u0100")
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The symbols of one level; the id of a symbol is its place in `symbols`.
@@ -47,6 +56,9 @@ class Vocabulary:
             raise DataError(f"level={self.level!r} is not accepted: expected one of {', '.join(LEVELS)}")
         if not self.symbols or len(set(self.symbols)) != len(self.symbols):
             raise DataError("a vocabulary needs at least one symbol, and each symbol only once")
+        for symbol in self.symbols:
+            if not _is_symbol(symbol, self.level):
+                raise DataError(f"{symbol!r} is no symbol of level {self.level}")
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -59,9 +71,13 @@ class Vocabulary:
     def encode(self, text: str | bytes) -> NDArray[np.unsignedinteger]:
         """Ids of the symbols of `text`, shape (n,), of type `dtype`; bytes are taken as UTF-8.
 
-        Raises DataError for a symbol outside the vocabulary if there is no `<unk>` to stand for it.
+        Raises DataError for a symbol outside the vocabulary if there is no `<unk>` to stand for it, and
+        UnicodeDecodeError for bytes that are not UTF-8.
         """
-        symbols = split_symbols(text.encode() if isinstance(text, str) else text, self.level)
+        try:
+            symbols = split_symbols(text.encode() if isinstance(text, str) else text, self.level)
+        except UnicodeEncodeError as error:
+            raise DataError(f"{text!r} is not accepted: it holds half a character") from error
         if isinstance(symbols, str):
             codes = np.frombuffer(symbols.encode("utf-32-le"), dtype="<u4")  # (n,)
             ids = self._id_of_code[np.minimum(codes, len(self._id_of_code) - 1)]  # (n,)
@@ -78,8 +94,11 @@ class Vocabulary:
 
     def decode(self, ids: Iterable[int] | NDArray[np.integer]) -> str:
         """The text of `ids`, shape (n,): words are joined by spaces, `<eos>` becomes a line end; bytes that are not
-        UTF-8 become U+FFFD."""
-        symbols = [self.symbols[i] for i in ids]
+        UTF-8 become U+FFFD. Raises DataError for what is no id."""
+        try:
+            symbols = [self._symbol_of[int(i)] for i in ids]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"ids are not accepted: expected integers from 0 to {len(self) - 1}") from error
         if self.level == "word":
             spaced = " ".join("\n" if symbol == END_OF_LINE else symbol for symbol in symbols)
             return re.sub(" ?\n ?", "\n", spaced)
@@ -94,9 +113,13 @@ class Vocabulary:
     def from_json(cls, data: Mapping[str, Any]) -> Vocabulary:
         """Inverse of `to_json`; raises DataError if `data` did not come from it."""
         symbols = data.get("symbols") if isinstance(data, Mapping) else None
-        if not isinstance(symbols, Sequence) or not all(isinstance(symbol, str) for symbol in symbols):
+        if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
             raise DataError('a stored vocabulary is {"level": …, "symbols": [strings]}, and this is not one')
         return cls(tuple(symbols), data.get("level", ""))
+
+    @cached_property
+    def _symbol_of(self) -> dict[int, str]:
+        return dict(enumerate(self.symbols))
 
     @cached_property
     def _id_of(self) -> dict[str, int]:

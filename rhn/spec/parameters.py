@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,12 @@ def parameter_shapes(config: RHNConfig) -> dict[str, tuple[int, ...]]:
 
 def parameter_count(config: RHNConfig) -> int:
     """Number of trained scalars; a tied embedding counts once."""
-    return sum(math.prod(shape) for shape in parameter_shapes(config).values())
+
+    def count(num_layers: int) -> int:
+        return sum(math.prod(shape) for shape in parameter_shapes(replace(config, num_layers=num_layers)).values())
+
+    # All layers but the first are of one size; so many as a mistake may ask for are not listed.
+    return count(1) + (config.num_layers - 1) * (count(2) - count(1))
 
 
 def initial_parameters(

@@ -20,6 +20,7 @@ with warnings.catch_warnings():
     from sacred.run import Run
 
 from rhn.preflight import PreflightError
+from rhn.text import one_line
 from rhn.training.console import say
 from rhn.training.evaluate.dynamic import evaluate_dynamic as evaluate_dynamically
 from rhn.training.evaluate.gates import analyse_checkpoint
@@ -137,7 +138,7 @@ def run(backend: str, arguments: Sequence[str] | None = None) -> None:
         _check_observers(words.flags)
         create_experiment(backend).run_commandline([program, *words.for_sacred()])
     except (OptionError, ImportError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {one_line(str(error))}")
 
 
 def _check_observers(flags: Sequence[str]) -> None:
@@ -153,7 +154,7 @@ def _user_errors(command: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return command(*arguments)
     except USER_ERRORS as error:
-        sys.exit(f"error: {_sentence(error)}")
+        sys.exit(f"error: {one_line(_sentence(error))}")
     except RunInterruptedError as stop:
         say(str(stop))
         sys.exit(stop.exit_status)

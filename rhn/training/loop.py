@@ -11,7 +11,6 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +23,7 @@ from rhn.training.console import Progress as ShownProgress
 from rhn.training.console import shown_progress, warn
 from rhn.training.evaluate.stream import evaluate
 from rhn.training.plan import Plan
+from rhn.training.run.progress import Progress
 from rhn.training.schedules import averaging_is_due, epochs_since_best
 from rhn.training.score import UNITS, in_units
 from rhn_datasets import Corpus, windows
@@ -32,25 +32,6 @@ SECONDS_BETWEEN_READINGS = 1.0  # reading a loss waits for the device, so it is 
 HOPELESS = 3.0  # a loss of so many times that of guessing among all symbols has exploded
 
 PreparedWindow = tuple[NDArray[np.int32], NDArray[np.int32], VariationalMasks]
-
-
-@dataclass
-class Progress:
-    """Where a run stands; all of it is JSON."""
-
-    epoch: int = 0  # the epoch in work, from 0
-    window: int = 0  # the next window of that epoch
-    step: int = 0  # training steps taken
-    loss_sum: float = 0.0  # over the windows of the epoch so far
-    norm_sum: float = 0.0  # gradient norms, likewise
-    seconds: float = 0.0  # spent training in that epoch
-    waiting_seconds: float = 0.0  # ... in which the model had nothing to do, because its data were not ready
-    history: list[dict[str, Any]] = field(default_factory=list)  # one row per finished epoch
-
-    @property
-    def valid_scores(self) -> list[float]:
-        """Validation score of every finished epoch, in nats."""
-        return [row["valid_nats"] for row in self.history]
 
 
 class DivergedError(ArithmeticError):

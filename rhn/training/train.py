@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from rhn.backend import Backend, Model, load_backend
-from rhn.checkpoint import Checkpoint, CheckpointError
+from rhn.checkpoint import Checkpoint
 from rhn.preflight import preflight
 from rhn.spec.config import RHNConfig
 from rhn.training.console import say, warn
 from rhn.training.evaluate.baseline import order_two_nats
 from rhn.training.evaluate.generate import generate
 from rhn.training.evaluate.stream import score_full_streams
-from rhn.training.loop import DivergedError, Progress, Trainer
-from rhn.training.options import OptionError, RunInterruptedError
+from rhn.training.loop import DivergedError, Trainer
+from rhn.training.options import OptionError, RunInterruptedError, data_in_full, options_from
 from rhn.training.paper import paper_result
 from rhn.training.plan import Plan
 from rhn.training.report.run import write_report
@@ -29,12 +28,15 @@ from rhn.training.report.tensorboard import TensorBoardLog
 from rhn.training.run.checkpoint import TrainedModel, build_model
 from rhn.training.run.folder import (
     RunFolder,
+    check_unused,
     describe_environment,
     make_folder,
     new_run_folder,
     open_run_folder,
     resumed_options,
 )
+from rhn.training.run.progress import Progress
+from rhn.training.run.start import Start, digest_of, progress_of
 from rhn.training.score import UNITS, in_units
 from rhn_datasets import Corpus, DataError, load_corpus, windows
 
@@ -63,6 +65,8 @@ def train(
         ValueError, OSError, ImportError: with one sentence for the user.
     """
     changed: dict[str, tuple[Any, Any]] = {}
+    options_from(values)  # refuses what is impossible before anything is read
+    values, given = data_in_full(values), data_in_full(given)
     if values["resume"] is not None:
         folder = open_run_folder(values["resume"])
         values, changed = resumed_options(folder, given)
@@ -79,7 +83,7 @@ def train(
     with ExitStack() as stack:
         if o.resume is not None:
             stack.enter_context(folder.locked())
-        start = Start.read(folder, config, corpus)
+        start = Start.read(folder, config, corpus, plan)
         parameters = start.checkpoint.parameters or plan.initial_parameters(config)
         model = build_model(backend, config, parameters, o, precision, plan.optimizer)
         model.load_optimizer_state(dict(start.checkpoint.optimizer_state))
@@ -87,6 +91,7 @@ def train(
         if o.resume is None:
             make_folder(folder, o)
             stack.enter_context(folder.locked())
+            check_unused(folder, o)  # again: nobody else could have trained there only from here on
         _record_options(folder, plan, changed, start.progress.step)
         environment = describe_environment(backend)
         folder.write_json("environment.json", {**environment, "precision": precision, "preflight": proof})
@@ -116,37 +121,6 @@ def train(
             say(f"{reason}={getattr(o, reason)}: {where}")
             return None
         return _finish(backend, config, corpus, plan, folder, start.progress)
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where a run starts from: at nothing, or at its newest checkpoint."""
-
-    progress: Progress = field(default_factory=Progress)
-    checkpoint: Checkpoint = field(default_factory=lambda: Checkpoint({}))
-
-    @classmethod
-    def read(cls, folder: RunFolder, config: RHNConfig, corpus: Corpus) -> Start:
-        """The start of a run to resume; a run that was ended before its first checkpoint starts again.
-
-        Raises:
-            CheckpointError: the checkpoint is damaged, or its architecture or data are not these.
-        """
-        if not folder.last.exists():
-            return cls()
-        try:
-            saved = TrainedModel.read(folder.last)
-            progress = Progress(**saved.metadata["progress"])
-        except (CheckpointError, KeyError, TypeError) as error:
-            best = f"; {folder.best} is there" if folder.best.exists() else ""
-            raise CheckpointError(f"{error}; remove {folder.last} to start the run again{best}") from error
-        if saved.config != config:
-            raise CheckpointError(f"{folder.last} has another architecture than the options of the run")
-        if saved.vocabulary != corpus.vocabulary:
-            raise CheckpointError(f"{folder.last} was trained on other symbols than those of the data")
-        if saved.metadata.get("data", digest_of(corpus)) != digest_of(corpus):  # older files do not say
-            raise CheckpointError(f"{folder.last} was trained on other data than those that are there now")
-        return cls(progress, saved.checkpoint)
 
 
 @dataclass(frozen=True)
@@ -188,15 +162,6 @@ class SavedRun:
         return bool(self.signals)
 
 
-def digest_of(corpus: Corpus) -> str:
-    """SHA-256 over the tokens of all parts."""
-    digest = hashlib.sha256()
-    for tokens in (corpus.train, corpus.valid, corpus.test):
-        digest.update(len(tokens).to_bytes(8, "little"))
-        digest.update(tokens.tobytes())
-    return digest.hexdigest()
-
-
 def _train(trainer: Trainer, folder: RunFolder) -> str:
     """The reason why training ended; a loss that diverges gets its sentence."""
     try:
@@ -213,7 +178,7 @@ def _finish(
     """Score the best checkpoint at batch 1 and save the scores; then a sample and the report, each on its own."""
     o = plan.options
     best = TrainedModel.read(folder.best)
-    best_epoch = best.metadata["progress"]["epoch"]
+    best_epoch = progress_of(best, folder.best).epoch
     precision = plan.precision(training=False, device=o.device or "cpu")
     model = build_model(backend, config, best.checkpoint.parameters, o, precision)
     say(f"best epoch: {best_epoch}")

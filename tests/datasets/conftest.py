@@ -1,17 +1,15 @@
-"""A local web server that can be told to misbehave, and small stand-ins for the published archives."""
+"""A local web server that misbehaves, and small stand-ins for the published archives."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import tarfile
-import threading
-import time
 import zipfile
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from bad_server import Server, serving
 from hypothesis import settings
 
 # A pause of a busy machine is not a fault of the code.
@@ -19,61 +17,11 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 
-class Server(ThreadingHTTPServer):
-    """Serves `body` under every path, with resumption; `faults` are served first, one per request."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.body = b""
-        self.faults: list[str] = []
-        self.ranges: list[str | None] = []  # the Range header of each request
-        self.delay = 0.0  # seconds before an answer
-
-    def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}/{name}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        self.server.ranges.append(asked)
-        fault = self.server.faults.pop(0) if self.server.faults else None
-        time.sleep(self.server.delay)
-        body = self.server.body
-        if fault in {"404", "503"}:
-            self.send_error(int(fault))
-            return
-        if fault == "truncated":  # a shorter file, honestly announced
-            body = body[: len(body) // 2]
-        start = 0
-        if asked is not None and fault != "no ranges":
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
-            if start >= len(body):
-                self.send_error(416)
-                return
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        self.send_header("Content-Length", str(len(body) - start))
-        self.end_headers()
-        stop = (start + len(body)) // 2 if fault == "dropped" else len(body)
-        self.wfile.write(body[start:stop])
-
-    def log_message(self, *_: object) -> None:
-        """Keep the test output clean."""
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving() as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture

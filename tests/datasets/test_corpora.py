@@ -294,3 +294,54 @@ rhn_datasets.load_corpus("pydoc")
 """
     environment = os.environ | {"PYTHONPATH": str(Path(rhn_datasets.__file__).parents[1])}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ((5,), {}),
+        (([],), {}),
+        (("text", 5), {}),
+        (("text", "a\0b"), {}),
+        (("text", "x" * 5000), {}),
+        (("text", "~nosuchuser/x"), {}),
+        (("text", [1, 2, 3]), {}),
+        (("pydoc",), {"level": []}),
+        (("pydoc",), {"split": 1}),
+        (("pydoc",), {"split": ("a", "b", "c")}),
+        (("pydoc",), {"cache_path": 5}),
+        (("enwik8", "x" * 5000), {"download": False}),
+    ],
+)
+def test_arguments_of_foreign_types_are_refused_with_one_sentence(
+    arguments: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    with pytest.raises(DataError) as refused:
+        load_corpus(*arguments, **options)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_home_is_needed_for_a_cache_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text.txt").write_text("some text " * 20)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 54321)  # nobody's
+    assert len(load_corpus("text", tmp_path / "text.txt").train) == 180
+    with pytest.raises(DataError, match="there is no such home folder"):
+        load_corpus("enwik8", download=False)
+
+
+@pytest.mark.usefixtures("sources")
+def test_another_address_is_asked_where_the_first_has_nothing(
+    tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SOURCES["enwik8"]
+    monkeypatch.setitem(SOURCES, "enwik8", replace(source, other_urls=(source.url,)))
+    server.faults = ["404"]
+    assert len(load_corpus("enwik8", cache_path=tmp_path).train) == 3_600
+    assert len(server.ranges) == 2
+
+
+@pytest.mark.parametrize("name", ["ptb", "enwik8", "text8"])
+def test_the_secure_address_is_asked_first(name: str) -> None:
+    assert SOURCES[name].url.startswith("https://")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
+import urllib3
 
 import rhn_datasets
 from rhn_datasets import DataError, download
@@ -50,10 +50,12 @@ def test_a_dropped_connection_is_resumed(server: Any, path: Path, sha256: Hash) 
 def test_a_connection_dropped_without_an_exception_is_noticed(
     server: Any, path: Path, sha256: Hash, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first_half = iter([[BODY[:1000]]])
-    read = requests.Response.iter_content
+    first_pieces = [b"", BODY[:1000]]
+    read = urllib3.HTTPResponse.read1
     monkeypatch.setattr(
-        requests.Response, "iter_content", lambda response, size: next(first_half, None) or read(response, size)
+        urllib3.HTTPResponse,
+        "read1",
+        lambda *given, **more: first_pieces.pop() if first_pieces else read(*given, **more),
     )
     assert get(server, path, sha256(BODY)).read_bytes() == BODY
     assert server.ranges == [None, "bytes=1000-"]
@@ -253,3 +255,36 @@ def test_a_damaged_archive_is_refused(
     with pytest.raises(DataError, match=r"cannot read .*corpus\.(zip|tgz): "):
         unpack(archive, sha256(BODY))
     assert list((archive.parent / "unpacked").iterdir()) == []
+
+
+def test_a_server_that_never_ends_is_cut_off(server: Any, path: Path, sha256: Hash) -> None:
+    server.faults = ["endless"]
+    with pytest.raises(DataError, match="is not the expected file: it has more than 256,000 bytes"):
+        get(server, path, sha256(BODY))
+    assert list(path.parent.glob("*.part")) == []
+
+
+def test_a_file_of_unknown_size_is_cut_off_too(server: Any, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "LARGEST", 300_000)
+    server.body, server.faults = BODY, ["endless"]
+    with pytest.raises(DataError, match="it has more than 300,000 bytes"):
+        fetch(server.url("corpus.zip"), path, pause=0.01)
+
+
+def test_a_server_that_sends_hardly_anything_is_left(server: Any, path: Path, sha256: Hash) -> None:
+    server.body, server.faults = BODY, ["slow"]
+    with pytest.raises(DataError, match="it takes too long"):
+        fetch(server.url("corpus.zip"), path, sha256=sha256(BODY), size=len(BODY), longest=0.3)
+    assert get(server, path, sha256(BODY)).read_bytes() == BODY  # and goes on
+
+
+@pytest.mark.parametrize("fault", ["length abc", "length -1", "bad redirect", "other range"])
+def test_nonsense_of_a_server_is_overcome(server: Any, path: Path, sha256: Hash, fault: str) -> None:
+    server.faults = ["dropped", fault]
+    assert get(server, path, sha256(BODY)).read_bytes() == BODY
+
+
+def test_what_is_sent_packed_is_not_unpacked(server: Any, path: Path, sha256: Hash) -> None:
+    server.faults = ["packed"] * 3
+    with pytest.raises(DataError, match=r"is not the expected file: it has [0-9,]+ bytes instead of 256,000"):
+        get(server, path, sha256(BODY))

@@ -146,3 +146,16 @@ def test_files_that_are_empty_or_not_there(tmp_path: Path) -> None:
         read_text(tmp_path / "empty")
     with pytest.raises(tokens.DataError, match=r"cannot read .*nowhere: No such file"):
         read_text(tmp_path / "nowhere")
+
+
+@pytest.mark.usefixtures("cached")
+@pytest.mark.parametrize("suffix", [".json", ".tokens"])
+def test_no_changed_byte_of_the_cache_gives_another_text(suffix: str, tmp_path: Path) -> None:
+    splits = [as_text("some text with symbols"), as_text("some"), as_text("text")]
+    tokenise(splits, "char", tmp_path)
+    (file,) = tmp_path.glob(f"*{suffix}")
+    content = file.read_bytes()
+    for place in range(len(content)):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        (train, _, _), vocabulary = tokenise(splits, "char", tmp_path)
+        assert vocabulary.decode(train) == "some text with symbols"

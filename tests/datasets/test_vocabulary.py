@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,3 +95,17 @@ def test_foreign_json_is_refused(foreign: object) -> None:
 def test_symbols_must_be_there_and_distinct(symbols: tuple[str, ...]) -> None:
     with pytest.raises(DataError, match="each symbol only once"):
         Vocabulary(symbols, "word")
+
+
+@pytest.mark.parametrize(
+    ("symbols", "level"), [(("ab",), "char"), (("\u0100",), "byte"), (("\ud800",), "word"), (("",), "word")]
+)
+def test_what_no_text_can_hold_is_no_symbol(symbols: tuple[str, ...], level: str) -> None:
+    with pytest.raises(DataError, match=f"is no symbol of level {level}"):
+        Vocabulary(symbols, level)
+
+
+@pytest.mark.parametrize("ids", [[3], [-1], ["a"], [None]])
+def test_what_is_no_id_is_refused(ids: list[Any]) -> None:
+    with pytest.raises(DataError, match="expected integers from 0 to 2"):
+        Vocabulary(("a", "b", "c"), "char").decode(ids)

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from rhn.backend import Model
 from rhn.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from rhn.files import remove_leftovers
 from rhn.spec.masks import DropRates, StreamMasks, sample_stream_masks
 from rhn.training.console import say, shown_progress
 from rhn.training.evaluate.result import beside, png_of, write_result
 from rhn.training.evaluate.stream import evaluate
 from rhn.training.options import OptionError, Options
 from rhn.training.run.checkpoint import open_checkpoint
+from rhn.training.run.folder import one_writer
 from rhn.training.score import UNITS, Score, in_units, score_of_pieces
 from rhn_datasets import windows
 
@@ -128,7 +130,10 @@ class MonteCarloAverage:
             OptionError: it is the mean of something else than `identity` says.
         """
         arrays, metadata = load_checkpoint(path)
-        if "monte_carlo" not in metadata:
+        names = ("log_sum", "pass_nats", "running_nats")
+        if not isinstance(metadata.get("monte_carlo"), dict) or any(
+            name not in arrays or arrays[name].dtype != np.float64 or arrays[name].ndim != 1 for name in names
+        ):
             raise CheckpointError(f"{path} holds no Monte Carlo samples")
         different = [name for name, value in identity.items() if metadata["monte_carlo"].get(name) != value]
         if different:
@@ -228,22 +233,25 @@ def evaluate_mc(backend_name: str, values: Mapping[str, Any], given: Mapping[str
     label = f"{'legacy-mc' if o.legacy_mc else 'mc'}-{o.part}"
     file = Path(o.mc_file or beside(str(o.checkpoint), f"{label}.safetensors"))
     identity = identity_of(opened.model, tokens, rates, o.seed, o.legacy_mc)
-    if file.exists():
-        average = MonteCarloAverage.load(file, identity)
-        say(f"continued from the {average.kept} samples in {file}")
-    else:
-        average = MonteCarloAverage.empty(len(tokens) - 1, o.legacy_mc)
+    in_use = f"mc_file={str(file)!r} is not accepted: another process draws its samples"
+    with one_writer(file.with_name(f".{file.name}.lock"), in_use):
+        remove_leftovers(file.parent, file.name)
+        if file.exists():
+            average = MonteCarloAverage.load(file, identity)
+            say(f"continued from the {average.kept} samples in {file}")
+        else:
+            average = MonteCarloAverage.empty(len(tokens) - 1, o.legacy_mc)
 
-    passes_to_go = max(o.mc_samples - average.kept, 0)
-    with shown_progress("samples", passes_to_go * (len(tokens) - 1), show=o.progress) as bar:
+        passes_to_go = max(o.mc_samples - average.kept, 0)
+        with shown_progress("samples", passes_to_go * (len(tokens) - 1), show=o.progress) as bar:
 
-        def after_batch() -> None:
-            average.save(file, identity)
-            if average.kept:
-                value = in_units(average.running_nats[-1], level)
-                bar.note(f"{UNITS[level]} {value:.4g} of {average.kept} samples")
+            def after_batch() -> None:
+                average.save(file, identity)
+                if average.kept:
+                    value = in_units(average.running_nats[-1], level)
+                    bar.note(f"{UNITS[level]} {value:.4g} of {average.kept} samples")
 
-        add_samples(opened.model, tokens, average, o, rates, o.seed, after_batch=after_batch, progress=bar.update)
+            add_samples(opened.model, tokens, average, o, rates, o.seed, after_batch=after_batch, progress=bar.update)
     score, static = average.score(level), evaluate(opened.model, tokens, level)
     shown = {
         f"{o.part} (batch 1, no dropout)": str(static),
@@ -305,7 +313,8 @@ def monte_carlo_chart(running_nats: Sequence[float], static_nats: float, level: 
     axes.axhline(in_units(static_nats, level), color="0.4", linestyle="dashed", label="no dropout")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set(title=title, xlabel="samples", ylabel=UNITS[level])
+    axes.set_title(title, parse_math=False)  # a file may have any name
+    axes.set(xlabel="samples", ylabel=UNITS[level])
     axes.grid(alpha=0.3)
     axes.legend()
     return png_of(figure)

@@ -13,10 +13,11 @@ from rhn.backend import Backend, Model, load_backend
 from rhn.checkpoint import Checkpoint, CheckpointError, load_language_model
 from rhn.spec.config import RHNConfig
 from rhn.spec.optimizers import PAPER_SGD, Optimizer
+from rhn.text import one_line
 from rhn.training.console import say
 from rhn.training.options import DEFAULTS, OPTIONS, OptionError, Options, options_from
 from rhn.training.plan import Plan
-from rhn_datasets import Corpus, Vocabulary, load_corpus
+from rhn_datasets import Corpus, DataError, Vocabulary, load_corpus
 
 # What a checkpoint may say of the run that wrote it: what describes its data and its model, and no place to write to.
 _FROM_CHECKPOINT = (
@@ -47,7 +48,7 @@ class TrainedModel:
         checkpoint, config, metadata = load_language_model(path)
         try:
             vocabulary = Vocabulary.from_json(metadata["vocabulary"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, DataError) as error:
             raise CheckpointError(f"{path} holds no vocabulary ({error})") from error
         if len(vocabulary) != config.vocab_size:
             raise CheckpointError(f"{path} is damaged: {len(vocabulary)} symbols for a model of {config.vocab_size}")
@@ -63,12 +64,14 @@ class OpenedCheckpoint:
         model: with the checkpoint's parameters.
         vocabulary: of the model.
         plan: the options of this command line; what they do not say of data and model, the checkpoint does.
+        names_data: whether one of the two says which data.
     """
 
     backend: Backend
     model: Model
     vocabulary: Vocabulary
     plan: Plan
+    names_data: bool
 
     @property
     def options(self) -> Options:
@@ -76,8 +79,15 @@ class OpenedCheckpoint:
         return self.plan.options
 
     def load_corpus(self) -> Corpus:
-        """The data of the options; CheckpointError if their vocabulary is not the model's."""
+        """The data of the options.
+
+        Raises:
+            OptionError: nothing says which data.
+            CheckpointError: their vocabulary is not the model's.
+        """
         o = self.options
+        if not self.names_data:
+            raise OptionError(f"dataset=None is not accepted: {o.checkpoint} does not say on which data it was trained")
         corpus = load_corpus(o.dataset, o.data_path, level=o.level)
         if corpus.vocabulary != self.vocabulary:
             raise CheckpointError(
@@ -104,14 +114,15 @@ def open_checkpoint(backend_name: str, values: Mapping[str, Any], given: Mapping
         raise OptionError("checkpoint=None is not accepted: expected the file of a checkpoint")
     path = values["checkpoint"]
     file = TrainedModel.read(path)
-    plan = Plan.from_options({**values, **_described(path, file), **given})
+    described = _described(path, file)
+    plan = Plan.from_options({**values, **described, **given})
     backend = load_backend(backend_name)
     device = plan.options.device or "cpu"
     model = build_model(
         backend, file.config, file.checkpoint.parameters, plan.options, plan.precision(training=False, device=device)
     )
-    say(f"{path}: written by {file.metadata.get('backend')}, opened by {backend_name}")
-    return OpenedCheckpoint(backend, model, file.vocabulary, plan)
+    say(f"{path}: written by {one_line(str(file.metadata.get('backend')))}, opened by {backend_name}")
+    return OpenedCheckpoint(backend, model, file.vocabulary, plan, "dataset" in {**described, **given})
 
 
 def _described(path: str, file: TrainedModel) -> dict[str, Any]:

@@ -87,13 +87,20 @@ class RunFolder:
         Raises:
             OptionError: another process is writing into it.
         """
-        try:
-            lock = FileLock(self.path / _LOCK).acquire(timeout=0)
-        except Timeout:
-            raise OptionError(f"{self.path} is in use: another process trains there") from None
-        with lock:
+        with one_writer(self.path / _LOCK, f"{self.path} is in use: another process trains there"):
             remove_leftovers(self.path)
             yield
+
+
+@contextmanager
+def one_writer(lock: Path, refusal: str) -> Iterator[None]:
+    """Within it, no other process can hold the file `lock`; OptionError with the sentence `refusal` if one does."""
+    try:
+        held = FileLock(lock).acquire(timeout=0)
+    except Timeout:
+        raise OptionError(refusal) from None
+    with held:
+        yield
 
 
 def open_run_folder(path: str) -> RunFolder:
@@ -116,12 +123,18 @@ def new_run_folder(options: Options, label: str) -> RunFolder:
             if options.run is not None or not path.exists():
                 break
             path = path.with_name(f"{path.name.split('.')[0]}.{number}")  # two runs within a second
-        inside = {file.name for file in path.iterdir()} if path.exists() else set()
+        folder = RunFolder(path)
+        check_unused(folder, options)
     except OSError as error:
         raise _cannot_be_made(options, path, error) from error
+    return folder
+
+
+def check_unused(folder: RunFolder, options: Options) -> None:
+    """OptionError if something was trained in `folder` already, or it holds files of somebody else."""
+    inside = {file.name for file in folder.path.iterdir()} if folder.path.exists() else set()
     if not all(name in _BEFORE_TRAINING or _is_leftover(name) for name in inside):
-        raise OptionError(f"run={options.run!r} is not accepted: {path} is not empty; choose another name")
-    return RunFolder(path)
+        raise OptionError(f"run={options.run!r} is not accepted: {folder.path} is not empty; choose another name")
 
 
 def make_folder(folder: RunFolder, options: Options) -> None:

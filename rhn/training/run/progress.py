@@ -1,0 +1,83 @@
+"""Where a run stands: plain values that a checkpoint keeps, and that are checked when they come back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rhn.spec.arguments import check_integer, check_number, refusal
+
+_MOST = 2**53  # beyond it, not every integer is a float
+_COUNTS = ("epoch", "step")
+_MEASURED = (  # of a finished epoch; a run that diverged has some that are not finite
+    *("learning_rate", "train_nats", "valid_nats", "test_nats"),
+    *("gradient_norm", "tokens_per_second", "seconds", "waiting_seconds"),
+)
+
+
+@dataclass
+class Progress:
+    """Where a run stands; all of it is JSON."""
+
+    epoch: int = 0  # the epoch in work, from 0
+    window: int = 0  # the next window of that epoch
+    step: int = 0  # training steps taken
+    loss_sum: float = 0.0  # over the windows of the epoch so far
+    norm_sum: float = 0.0  # gradient norms, likewise
+    seconds: float = 0.0  # spent training in that epoch
+    waiting_seconds: float = 0.0  # ... in which the model had nothing to do, because its data were not ready
+    history: list[dict[str, Any]] = field(default_factory=list)  # one row per finished epoch
+
+    @property
+    def valid_scores(self) -> list[float]:
+        """Validation score of every finished epoch, in nats."""
+        return [row["valid_nats"] for row in self.history]
+
+    @classmethod
+    def from_json(cls, values: Any) -> Progress:
+        """What `dataclasses.asdict` has made of a progress.
+
+        Raises:
+            ValueError: `values` did not come from there.
+        """
+        names = [each.name for each in dataclasses.fields(cls)]
+        if not isinstance(values, Mapping) or sorted(values) != sorted(names):
+            raise refusal("progress", values, f"names and values, {', '.join(names)}")
+        for name in ("epoch", "window", "step"):
+            _check_count(name, values[name])
+        for name in ("loss_sum", "norm_sum", "seconds", "waiting_seconds"):
+            value = values[name]
+            check_number(name, abs(value) if isinstance(value, int | float) else value, zero=True)
+        if values["window"] > values["step"]:
+            raise refusal("window", values["window"], f"at most the {values['step']} steps that were taken")
+        history = values["history"]
+        if not isinstance(history, list) or len(history) != values["epoch"]:
+            raise ValueError(f"history is not accepted: expected a row for each of {values['epoch']} epochs")
+        for number, row in enumerate(history, start=1):
+            _check_row(row, number)
+        return cls(**values)
+
+
+def _check_row(row: Any, number: int) -> None:
+    """Raise ValueError unless `row` is of the `number`-th epoch."""
+    if not isinstance(row, Mapping):
+        raise ValueError(f"row {number} of the history is not accepted: expected names and values")
+    missing = [name for name in (*_COUNTS, *_MEASURED) if name not in row]
+    if missing:
+        raise ValueError(f"row {number} of the history lacks {', '.join(missing)}")
+    for name in _COUNTS:
+        _check_count(name, row[name])
+    for name in _MEASURED:
+        if isinstance(row[name], bool) or not isinstance(row[name], int | float):
+            raise refusal(name, row[name], "a number")
+        if isinstance(row[name], int) and abs(row[name]) > _MOST:
+            raise refusal(name, row[name], "a number that is a float")
+    if row["epoch"] != number:
+        raise refusal("epoch", row["epoch"], f"{number} in row {number} of the history")
+
+
+def _check_count(name: str, value: Any) -> None:
+    if check_integer(name, value, 0) > _MOST:
+        raise refusal(name, value, f"an integer of at most {_MOST}")

@@ -1,0 +1,142 @@
+"""Runs that are killed again and again, at any moment, in real processes: they end as if nobody had touched them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from commands import TEXT, start
+from tally import Tally
+
+import rhn
+
+PACKAGES = {"reference": "numpy", "torch": "torch", "tf": "tensorflow", "jax": "jax"}
+OPTIONS = (
+    *("dataset=text", "data_path=text.txt", "hidden_size=5", "recurrence_depth=2", "batch_size=2", "bptt_length=10"),
+    *("epochs=2", "optimizer=adam", "learning_rate=0.01", "drop_state=0.5", "average_after=1"),
+    *("preflight=False", "progress=False", "checkpoint_minutes=1e-9"),
+)
+OF_THE_MACHINE = ("seconds", "waiting_seconds", "tokens_per_second")
+
+
+def try_kills(seed: int, kills: int, backend: str, folder: Path) -> list[Tally]:
+    """Kill trainings of `backend` at least `kills` times in all, and samplings a quarter as often."""
+    training, sampling = Tally(f"kills of training, {backend}"), Tally(f"kills of evaluate_mc, {backend}")
+    if importlib.util.find_spec(PACKAGES[backend]) is None:
+        training.skipped = sampling.skipped = f"{PACKAGES[backend]} is not installed"
+        return [training, sampling]
+    draw = random.Random(f"{seed} {backend}")
+    (folder / "text.txt").write_text(TEXT)
+    chain = 0
+    for dtype in ("float32", "float64"):
+        options = [*OPTIONS, f"dtype={dtype}"]
+        seconds = _run(backend, ["with", *options, f"run={dtype}"], folder)
+        expected = _end(folder / "runs" / dtype)
+        wanted = training.tried + (kills + 1) // 2
+        while training.tried < wanted:
+            chain += 1
+            name = f"{dtype}-{chain}"
+            first = ["with", *options, f"run={name}"]
+
+            def words(name: str = name, first: list[str] = first) -> list[str]:
+                return ["with", f"resume=runs/{name}"] if (folder / "runs" / name / "options.json").exists() else first
+
+            moments = _kill(draw, backend, words, seconds, folder, lambda name=name: _moment(folder / "runs" / name))
+            difference = _difference(_end(folder / "runs" / name), expected)
+            leftovers = list((folder / "runs" / name).glob(".*.tmp"))
+            _count(training, moments, difference or (f"left behind: {leftovers}" if leftovers else ""), name)
+    _try_samplings(draw, backend, max(kills // 4, 1), sampling, folder)
+    return [training, sampling]
+
+
+def _try_samplings(draw: random.Random, backend: str, kills: int, tally: Tally, folder: Path) -> None:
+    def words(name: str) -> list[str]:
+        more = ["mc_samples=8", "mc_rows=1", "progress=False", f"mc_file={name}.safetensors"]
+        return ["evaluate_mc", "with", "checkpoint=runs/float64/best.safetensors", *more]
+
+    seconds = _run(backend, words("untouched"), folder)
+    expected = (folder / "untouched.json").read_bytes()
+    number = 0
+    while tally.tried < kills:
+        number += 1
+        name = f"mc{number}"
+        moments = _kill(draw, backend, lambda name=name: words(name), seconds, folder, lambda: "evaluate_mc")
+        is_same = (folder / f"{name}.json").read_bytes() == expected
+        leftovers = list(folder.glob(f".{name}.*.tmp"))
+        _count(tally, moments, "" if is_same and not leftovers else f"other samples, or left behind {leftovers}", name)
+
+
+def _kill(
+    draw: random.Random,
+    backend: str,
+    words: Callable[[], list[str]],
+    seconds: float,
+    folder: Path,
+    moment: Callable[[], str],
+) -> list[str]:
+    """Start, kill, start again, kill ...; in the end let it be. Returns when each kill fell."""
+    moments = []
+    for _ in range(draw.randrange(2, 6)):
+        process = start(backend, words(), folder, eager=True, stdout=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=draw.uniform(0.02, 1.05) * seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            moments.append(moment())
+        process.communicate()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, process.returncode
+    _run(backend, words(), folder)
+    return moments
+
+
+def _run(backend: str, words: list[str], folder: Path) -> float:
+    """Let a command come to its end; how long it took."""
+    begun = time.monotonic()
+    process = start(backend, words, folder, eager=True, stdout=subprocess.DEVNULL)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, f"{words}: {err[-2000:]}"
+    return time.monotonic() - begun
+
+
+def _moment(run: Path) -> str:
+    if not (run / "options.json").exists():
+        return "in the imports"
+    if not (run / "last.safetensors").exists():
+        return "before the first checkpoint"
+    finished = (run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    return "in the epilogue" if finished else "in training or saving"
+
+
+def _count(tally: Tally, moments: list[str], fault: str, name: str) -> None:
+    """Each kill of a chain has survived, if the chain has ended well."""
+    for moment in moments:
+        tally.failed(f"{name}, killed {moments}: {fault}") if fault else tally.survived(moment)
+
+
+def _end(run: Path) -> dict[str, Any]:
+    """All that a finished run leaves, without what the clock says."""
+    end: dict[str, Any] = {
+        "sample.txt": (run / "sample.txt").read_bytes(),
+        "summary": (run / "summary.json").read_bytes(),
+    }
+    for file in ("last.safetensors", "best.safetensors"):
+        arrays, metadata = rhn.load_checkpoint(run / file)
+        progress = {**metadata["progress"], "seconds": 0, "waiting_seconds": 0}
+        rows = [{k: v for k, v in row.items() if k not in OF_THE_MACHINE} for row in progress.pop("history")]
+        end[f"{file}, progress"] = json.dumps([progress, rows])
+        end |= {f"{file}, {name}": (value.dtype.str, value.tobytes()) for name, value in arrays.items()}
+    return end
+
+
+def _difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    different = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+    return f"not bit for bit: {different}" if different else ""

@@ -1,0 +1,117 @@
+"""Wrong values of every option, made from the table of options: each must get one sentence that names the option."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import string
+from pathlib import Path
+
+from commands import SMALL, TEXT, call, start, verdict
+from tally import Tally
+
+from rhn.training.options import ALIASES, OPTIONS, Option, OptionError, check_value
+from rhn.training.words import _literal
+
+VALUES = (
+    *("0", "-1", "1.5", "-0.5", "1e400", "-1e400", "1e308", "nan", "float('nan')", "10**9", "1000000000", "1" * 400),
+    *("4294967296", "18446744073709551615", "18446744073709551616", "9" * 5000, "1e-400", "-0.0", "1j", "0x10", "1_0"),
+    *("", " ", "''", "None", "none", "True", "true", "False", "no", "[]", "()", "{}", "[1]", "(1,)", "{1}", "b'a'"),
+    *("{'a': 1}", "{1: 2}", "[[[]]]", "(" * 300 + ")" * 300, "lambda: 1", "__import__('os')", "...", "abc", "ab c"),
+    *("/", ".", "..", "../x", "/dev/null", "/dev/zero", "/proc/self/mem", "nowhere/x", "a/b", "~nosuchuser/x", "~"),
+    *("'a\\0b'", "a\\x00b", "é", "\u202eabc", "\x1b[31m", "a\nb", "'a\\nb'", "$x_{$", "<b>", "%s", "x" * 300, "\udcff"),
+    *("'2024'", "['a', 'b']", "['a', 'b', 'c']", "('a', 1, None)", "['text.txt'] * 3", "@", "=", "=1", "a=b"),
+)
+# Values that mean so much work that they are right, and take long.
+TOO_MUCH = 64
+
+
+def try_options(seed: int, tries: int, processes: int, folder: Path) -> list[Tally]:
+    """Call commands with wrong values, `tries` times in this process and `processes` times in one of their own."""
+    draw = random.Random(seed)
+    (folder / "text.txt").write_text(TEXT)
+    within, alone = Tally("wrong options, in one process"), Tally("wrong options, in real processes")
+    assert call("reference", ["with", *SMALL, "run=model"], folder)[0] == "done"
+    checkpoint = str(folder / "runs" / "model" / "last.safetensors")
+    for number in range(tries + processes):
+        option = draw.choice(list(OPTIONS.values()))
+        value = draw.choice(VALUES) if draw.random() < 0.8 else _anything(draw)
+        name = draw.choice([option.name, *(alias for alias in ALIASES if ALIASES[alias] == option.name)])
+        command = draw.choice([*option.commands, "print_config"])
+        if _is_much_work(option, value):
+            continue
+        words = [
+            command,
+            "with",
+            *SMALL,
+            *([] if command in ("train", "print_config") else [f"checkpoint={checkpoint}"]),
+        ]
+        words.append(f"{name}={value}")
+        _judge(words, option, value, folder, within if number < tries else alone)
+    return [within, alone]
+
+
+def _judge(words: list[str], option: Option, value: str, folder: Path, tally: Tally) -> None:
+    runs_before = _folders(folder)
+    if "one process" in tally.area:
+        end, sentence = call("reference", words, folder)
+    else:
+        try:
+            process = start("reference", words, folder)
+        except (ValueError, UnicodeEncodeError):  # the system itself lets no such word through
+            return
+        _, err = process.communicate(timeout=120)
+        end, sentence = verdict(process.returncode, err.removesuffix("\n"), err)
+    new = _folders(folder) - runs_before
+    for name in new:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    if end == "done":
+        if _is_accepted(option, value):
+            tally.survived("accepted")
+        else:
+            tally.failed(f"a wrong value is accepted: {words[0]} {words[-1]!r}")
+    elif end == "refused":
+        if new:
+            tally.failed(f"refused, and a folder is left: {words[0]} {words[-1]!r}: {sentence}")
+        elif not _is_accepted(option, value) and option.name not in sentence:
+            tally.failed(f"the sentence does not name the option: {words[0]} {words[-1]!r}: {sentence}")
+        else:
+            tally.survived("one sentence")
+    else:
+        tally.failed(f"{words[0]} {words[-1]!r}: {end}")
+
+
+def _folders(folder: Path) -> set[str]:
+    return {f"runs/{each.name}" for each in (folder / "runs").iterdir()}
+
+
+def _is_accepted(option: Option, value: str) -> bool:
+    try:
+        check_value(option, _literal(value.strip()))
+    except OptionError:
+        return False
+    return True
+
+
+def _is_much_work(option: Option, value: str) -> bool:
+    """Whether it is a right value that would take long, or write outside of the folder."""
+    literal = _literal(value.strip())
+    if not _is_accepted(option, value):
+        return False
+    if option.name in ("runs_path", "mc_file", "resume", "run"):
+        return isinstance(literal, str) and ("/" in literal or literal.startswith((".", "~")))
+    if option.name == "mc_samples":
+        return literal > TOO_MUCH
+    sizes = ("length", "hidden_size", "embedding_size", "recurrence_depth", "num_layers", "mc_rows")
+    return option.name in sizes and literal is not None and TOO_MUCH < literal < 10**9
+
+
+def _anything(draw: random.Random) -> str:
+    kind = draw.randrange(4)
+    if kind == 0:
+        return str(draw.randrange(-(2**70), 2**70))
+    if kind == 1:
+        return repr(draw.uniform(-10, 10) * 10.0 ** draw.randrange(-300, 300))
+    if kind == 2:
+        return "".join(draw.choices(string.printable, k=draw.randrange(1, 20)))
+    return "".join(chr(draw.randrange(1, 0xD800)) for _ in range(draw.randrange(1, 8)))

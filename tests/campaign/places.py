@@ -1,0 +1,138 @@
+"""Places where a program has a hard time: full disks, closed terminals, no home, nothing to write to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from commands import SMALL, TEXT, start, verdict
+from tally import Tally
+
+Try = Callable[[str, list[str], bool], None]
+
+
+def try_places(folder: Path) -> list[Tally]:
+    """Train and evaluate the reference in every hard place."""
+    terminals, homes, disks = Tally("terminals"), Tally("homes and permissions"), Tally("full disks")
+    folder.chmod(0o755)
+    (folder / "text.txt").write_text(TEXT + "± é ☃\n" * 9)
+    _try_terminals(folder, terminals)
+    _try_homes(folder, homes)
+    try:
+        with _small_disk(folder / "disk") as disk:
+            _try_full_disk(disk, disks)
+    except OSError as error:
+        disks.skipped = f"no small disk can be mounted here ({error})"
+    return [terminals, homes, disks]
+
+
+def _train(name: str, folder: Path, tally: Tally, expected: str, *words: str, after: str = "", **more: object) -> None:
+    """Train; afterwards the run is finished if that is expected, or one sentence holds the word `expected`."""
+    process = start("reference", ["with", *SMALL, "max_steps=None", *words], folder, **more)
+    _, err = process.communicate(timeout=120)
+    end, sentence = verdict(process.returncode, err.removesuffix("\n"), err)
+    if expected == "done":
+        is_right = end == "done" and bool(list(folder.glob(f"**/{after}/summary.json")))
+    else:
+        is_right = end == "refused" and expected in sentence
+    tally.survived(end) if is_right else tally.failed(f"{name}: {end} {sentence} (expected {expected})")
+
+
+def _try_terminals(folder: Path, tally: Tally) -> None:
+    said = ("PYTHONIOENCODING", "PYTHONUTF8", "LC_ALL")
+    plain = {name: value for name, value in os.environ.items() if name not in said}
+    for number, more in enumerate(
+        (
+            {"PYTHONIOENCODING": "ascii"},
+            {"LC_ALL": "C"},
+            {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+            {"PYTHONIOENCODING": "latin-1"},
+            {"LC_ALL": "tr_TR.UTF-8"},
+        )
+    ):
+        name = f"t{number}"
+        _train(str(more), folder, tally, "done", f"run={name}", after=name, env=plain | more)
+    with Path("/dev/full").open("w") as full:
+        _train("stdout on a full disk", folder, tally, "done", "run=full", after="full", stdout=full)
+    reading, writing = os.pipe()
+    os.close(reading)  # as `| head` leaves it
+    _train("nobody reads", folder, tally, "done", "run=head", after="head", stdout=writing)
+    os.close(writing)
+    for name in ("a$x_{$", "a|b", "<script>", "ü\u202e☃", "x" * 250, 'it\'s "quoted"', "-dash"):
+        _train(f"run={name}", folder, tally, "done", f"run={name!r}", after=name.replace("[", "[[]"))
+
+
+def _try_homes(folder: Path, tally: Tally) -> None:
+    homeless = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME", "USER")}
+    _train("no HOME", folder, tally, "done", "run=nohome", after="nohome", env=homeless)
+    _train(
+        "HOME that is not there", folder, tally, "done", "run=gone", after="gone", env=homeless | {"HOME": "/nowhere"}
+    )
+    _train("runs_path is a file", folder, tally, "runs_path", "runs_path=text.txt", "run=a")
+    _train("data_path is a folder", folder, tally, "data_path", "data_path=runs")
+    os.mkfifo(folder / "pipe")
+    _train("data_path is a pipe", folder, tally, "data_path", "data_path=pipe")
+    secret, closed = folder / "secret.txt", folder / "closed"
+    secret.write_text(TEXT)
+    secret.chmod(0)
+    closed.mkdir()
+    closed.chmod(0o555)
+    # Root may do everything, unless that is taken away.
+    humble = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    _train("a folder that is read-only", folder, tally, "runs_path", "runs_path=closed/runs", "run=b", before=humble)
+    _train("unreadable data", folder, tally, "secret.txt", "data_path=secret.txt", "run=c", before=humble)
+    try:
+        subprocess.run([sys.executable, "-c", ""], user=54321, check=True)
+    except (OSError, subprocess.CalledProcessError):  # this Python is not for everybody, or we are not root
+        return
+    (folder / "open").mkdir()
+    (folder / "open").chmod(0o777)
+    shutil.copy(folder / "text.txt", folder / "open")
+    _train("a user without name", folder / "open", tally, "done", "run=who", after="who", env=homeless, user=54321)
+
+
+def _try_full_disk(disk: Path, tally: Tally) -> None:
+    """Training on a disk with hardly any room says so, keeps what it has, and goes on when there is room."""
+    (disk / "text.txt").write_text(TEXT)
+    _train("room enough", disk, tally, "done", "run=a", "epochs=2", after="a")
+    good = (disk / "runs/a/last.safetensors").read_bytes()
+    for number, room in enumerate((0, 4096, 20_000)):
+        filler, name = disk / "filler", f"b{number}"
+        with filler.open("wb") as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+                    file.flush()
+            except OSError:
+                pass
+        os.truncate(filler, max(filler.stat().st_size - room, 0))
+        _train(f"{room} bytes of room, resumed", disk, tally, "No space left", "resume=runs/a", "epochs=4")
+        if (disk / "runs/a/last.safetensors").read_bytes() != good and room < len(good):
+            tally.failed("the checkpoint of before is lost")
+        _train(f"{room} bytes of room", disk, tally, "No space left", f"run={name}", "hidden_size=40")
+        filler.unlink()
+        shutil.rmtree(disk / "runs" / name, ignore_errors=True)
+    process = start("reference", ["with", "resume=runs/a", "epochs=3"], disk)
+    _, err = process.communicate(timeout=120)
+    end, _ = verdict(process.returncode, err, err)
+    tally.survived("resumed with room again") if end == "done" else tally.failed(f"resumed with room again: {end}")
+
+
+@contextmanager
+def _small_disk(place: Path) -> Iterator[Path]:
+    """A disk of 600 kB, in memory; OSError if there can be none."""
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(place)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode != 0:
+        raise OSError(mounted.stderr.strip() or "mount has failed")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=False)
