@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "rhn_tf.convert": ("rhn.spec, rhn, rhn_tf, rhn_datasets", "tensorflow, numpy"),
     "rhn_tf": ("rhn.spec, rhn", "tensorflow, keras, numpy"),
     "rhn_jax": ("rhn.spec, rhn", "jax, flax, optax, numpy"),
-    "rhn_datasets": ("", "numpy, requests, filelock, tqdm"),
+    "rhn_datasets": ("", "numpy, requests, urllib3, filelock, tqdm"),
     "rhn_conformance": ("rhn.spec, rhn, rhn_datasets", "numpy, safetensors, jinja2, markupsafe, pytest, hypothesis"),
 }
 FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "flax", "optax"}
