@@ -20,7 +20,8 @@ def say(text: str, *, end: str = "\n") -> None:
     """Print `text`, whatever the terminal can show of it.
 
     Control characters are shown, not obeyed: names and texts come from files. What the encoding of stdout lacks is
-    replaced. If nobody reads stdout any more, nothing is said from here on.
+    replaced. If stdout takes nothing any more, because nobody reads it or its disk is full, nothing is said from here
+    on.
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     harmless = printable(text).encode(encoding, errors="replace").decode(encoding)
@@ -28,7 +29,7 @@ def say(text: str, *, end: str = "\n") -> None:
         with tqdm.external_write_mode(file=sys.stdout):
             sys.stdout.write(harmless + end)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  for as long as the process lives
 
 

@@ -141,7 +141,8 @@ class Trainer:
                     last_reading = time.monotonic()
                 if time.monotonic() - last_save >= 60 * o.checkpoint_minutes:
                     self._read_losses(shown)
-                    self._save_last()
+                    if not self._has_exploded:  # the newest checkpoint is to be a good one
+                        self._save_last()
                     last_save = time.monotonic()
             self._read_losses(shown)
             p.seconds += time.monotonic() - last_reading
@@ -216,7 +217,8 @@ class Trainer:
             step = p.step - len(self._unread) + i + 1
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise DivergedError(f"loss {loss} with gradient norm {norm} at step {step} (epoch {p.epoch + 1})")
-            if loss / o.bptt_length > self._hopeless_loss:
+            self._has_exploded = loss / o.bptt_length > self._hopeless_loss
+            if self._has_exploded:
                 self._warn_once(f"loss {loss / o.bptt_length:.3g} nats per token at step {step}: it has exploded")
             p.loss_sum += loss
             p.norm_sum += norm
@@ -232,6 +234,7 @@ class Trainer:
         self._has_warned = True
 
     _has_warned = False
+    _has_exploded = False  # the newest loss that was read
 
     def _save_last(self) -> None:
         """Save where the run stands; DivergedError if that is no place to continue from."""

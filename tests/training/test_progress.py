@@ -100,7 +100,7 @@ def test_no_changed_byte_loads_as_another_model(tmp_path: Path, changed: bytes) 
     ("name", "value"),
     [
         ("state.0", np.zeros((2, 5))),
-        ("state.0", np.zeros((2, 4), complex)),
+        ("state.0", np.zeros((2, 4), np.complex64)),
         ("state.1", np.zeros((2, 4))),
         ("optimizer.step", np.array(-1)),
         ("optimizer.step", np.array(1)),
