@@ -6,6 +6,7 @@ where it is: its inputs are copied into buffers, and parameters and what the opt
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -100,7 +101,12 @@ class _StaticStep:
             self._is_warm = True
             return self._recorder.warm_up(step)
         if self._replay is None:
-            self._replay = self._recorder.capture(step)
+            try:
+                self._replay = self._recorder.capture(step)
+            except RuntimeError as error:  # as nothing has been computed yet, the step can be taken as it is
+                warnings.warn(f"a training step could not be captured as a CUDA graph: {error}", stacklevel=2)
+                self._recorder = None
+                return step()
         return self._replay()
 
 
@@ -124,9 +130,15 @@ class CudaRecorder:
         return results
 
     def capture(self, function: Callable[[], StepResults]) -> Callable[[], StepResults]:
-        """What does the same as `function`, into the same results every time. Nothing has been computed yet."""
+        """What does the same as `function`, into the same results every time. Nothing has been computed yet.
+
+        What other threads do on the GPU meanwhile does not disturb it.
+
+        Raises:
+            RuntimeError: it cannot be captured.
+        """
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, self._pool, self._stream):
+        with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
             results = function()
 
         def replay() -> StepResults:

@@ -52,15 +52,15 @@ def triton_recurrence(
         """(..., G*H) to (..., G*(H + padding))"""
         return pad(x.unflatten(-1, (num_gates, hidden_size))).flatten(-2)
 
-    outputs = _TritonRecurrence.apply(
-        activation,
-        factor_dtype(biases),
+    arguments = (
         None if state_mask is None else pad(state_mask),
         pad_gates(projected),
         pad(state),
         pad_gates(biases),
         *(pad(pad_gates(weight.t()).t()) for weight in recurrent_weights),
-    )  # (T, B, H + padding)
+    )
+    with torch.cuda.device_of(projected):  # Triton launches on the current device, whichever holds the tensors
+        outputs: Tensor = _TritonRecurrence.apply(activation, factor_dtype(biases), *arguments)  # (T, B, H + padding)
     return outputs[..., :hidden_size]
 
 
@@ -97,7 +97,7 @@ class _TritonRecurrence(torch.autograd.Function):
                 )
         ctx.launch = launch
         ctx.save_for_backward(state_mask, states, gates, *weights)
-        return states[0, 1:]  # (T, B, H)
+        return states[0, 1:].clone()  # (T, B, H); the caller may change them in place
 
     @staticmethod
     def backward(ctx: Any, d_outputs: Tensor) -> tuple[Tensor | None, ...]:

@@ -5,7 +5,9 @@ Where there is no GPU, "gpu" is left out; "recorded" replays on the CPU by the r
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 
 import numpy as np
 import pytest
@@ -177,6 +179,35 @@ def test_results_are_not_overwritten_by_the_next_step(device):
         results = [loss, model.last_grad_norm, *state]
         kept.append((results, [result.clone() for result in results]))
     assert all(torch.equal(a, b) for results, copies in kept for a, b in zip(results, copies, strict=True))
+
+
+def test_a_step_that_cannot_be_captured_is_taken_as_it_is(monkeypatch):
+    class Refusing(CpuRecorder):
+        def capture(self, function):
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(cuda_graph, "recorder_on", Refusing)
+    case = make_case()
+    models = build_both(case, "cpu")
+    state = assert_same_step(models, case, case.state)
+    with pytest.warns(UserWarning, match="could not be captured as a CUDA graph: operation not permitted"):
+        state = assert_same_step(models, case, state)
+    assert_same_step(models, case, state)
+
+
+def test_a_model_is_freed_when_its_last_name_goes(device):
+    """And with it its memory on the GPU, which Python's collector of cycles does not see."""
+    case = make_case()
+    model = build(case, True, device)
+    for _ in range(3):
+        model.train_step(case.tokens, case.targets, case.state, case.masks, 0.1, 0.0, 10.0)
+    watched = weakref.ref(model.module)
+    gc.disable()
+    try:
+        del model
+        assert watched() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
