@@ -21,11 +21,14 @@ def check_lengths(lengths: ArrayLike, time: int, batch: tuple[int, ...]) -> Arra
             f"seq_lengths of shape {array.shape} and dtype {array.dtype} is not accepted: expected one integer per"
             f" sequence, of shape {batch}"
         )
-    known = not isinstance(array, jax.core.Tracer) and isinstance(time, int) and array.size > 0
-    if known and (array.min() < 0 or array.max() > time):
-        raise ValueError(
-            f"seq_lengths from {array.min()} to {array.max()} is not accepted: expected integers from 0 to {time}"
-        )
+    if not isinstance(array, jax.core.Tracer) and isinstance(time, int) and array.size > 0:
+        values = np.asarray(
+            array
+        )  # by NumPy: within a function that is traced, JAX would only note the comparison down
+        if values.min() < 0 or values.max() > time:
+            raise ValueError(
+                f"seq_lengths from {values.min()} to {values.max()} is not accepted: expected integers from 0 to {time}"
+            )
     return jnp.asarray(array)
 
 

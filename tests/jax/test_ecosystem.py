@@ -144,6 +144,11 @@ def test_nothing_depends_on_the_padding(junk: float, recurrence: str) -> None:
     assert not np.where(VALID, 0, d_x).any()
 
 
+def test_lengths_that_are_known_while_the_rest_is_traced() -> None:
+    layer, x, lengths = make_layer(), data(), jnp.asarray(LENGTHS)
+    assert_close(nnx.jit(lambda layer, x: layer(x, seq_lengths=lengths))(layer, x), run(layer, x, seq_lengths=LENGTHS))
+
+
 def test_full_lengths_are_no_lengths() -> None:
     layer, x = make_layer(return_carry=True), data()
     assert_close(run(layer, x, seq_lengths=np.full(B, T)), run(layer, x))
@@ -161,6 +166,8 @@ def test_full_lengths_are_no_lengths() -> None:
 def test_lengths_that_do_not_fit(lengths: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_layer()(data(), seq_lengths=lengths)
+    with pytest.raises(ValueError, match=message):  # known while a function of the rest is traced
+        jax.jit(lambda x: make_layer()(x, seq_lengths=lengths))(data())
 
 
 # ----------------------------------------------------------------------------------------------------------------------
