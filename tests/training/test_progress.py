@@ -48,14 +48,12 @@ def test_nothing_else_is_a_progress(values: Any) -> None:
 
 @given(st.sampled_from(sorted(SAVED)), JSON)
 def test_an_entry_of_another_kind_is_refused_or_as_good(name: str, value: Any) -> None:
-    message = ""
     try:
         progress = Progress.from_json({**SAVED, name: value})
-        assert progress.step >= progress.window >= 0
-        assert len(progress.history) == progress.epoch
-    except ValueError as error:
-        message = str(error)
-    assert "\n" not in message
+    except ValueError:
+        return
+    assert progress.step >= progress.window >= 0
+    assert len(progress.history) == progress.epoch
 
 
 @given(st.sampled_from(sorted(ROW)), JSON)
