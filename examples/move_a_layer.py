@@ -30,7 +30,8 @@ def to_saved_model(layer: rhn_torch.RHN, x: NDArray[np.float32], folder: Path) -
     moved.load_parameters(layer.export_parameters())
     inputs = keras.Input((None, INPUT_SIZE))
     keras.Model(inputs, moved(inputs)).export(folder, verbose=False)
-    return tf.saved_model.load(folder).serve(x).numpy()
+    loaded = tf.saved_model.load(folder)
+    return loaded.serve(x).numpy()
 
 
 def to_onnx(layer: rhn_torch.RHN, x: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
