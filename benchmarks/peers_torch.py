@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,47 +16,8 @@ from training_step import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Data, Shap
 import rhn
 from rhn_torch.precision import Precision
 
-
-class NaiveRHN(nn.Module):
-    """The equations of the paper as one writes them down: one `nn.Linear` per gate and micro-step, no layer above."""
-
-    def __init__(self, config: rhn.RHNConfig) -> None:
-        super().__init__()
-        hidden = config.hidden_size
-        self.embedding = nn.Embedding(config.vocab_size, config.embedding_width)
-        self.input_h = nn.Linear(config.embedding_width, hidden, bias=False)
-        self.input_t = nn.Linear(config.embedding_width, hidden, bias=False)
-        self.recurrent_h = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(config.recurrence_depth))
-        self.recurrent_t = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(config.recurrence_depth))
-        self.softmax = nn.Linear(hidden, config.vocab_size)
-        if config.tie_weights:
-            self.softmax.weight = self.embedding.weight
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -0.04, 0.04)
-        for linear in self.recurrent_t:
-            nn.init.constant_(linear.bias, -2.0)
-
-    def forward(self, tokens: Tensor, s: Tensor, masks: rhn.VariationalMasks) -> tuple[Tensor, Tensor]:
-        """Tokens (B, T) and state (B, H) to logits (B, T, V) and state."""
-        x = self.embedding(tokens) * masks.embedding.unsqueeze(-1)  # (B, T, E)
-        outputs = []
-        for x_now in x.unbind(dim=1):  # (B, E)
-            s = self.time_step(x_now, s, masks.input[0][0], masks.state[0][0])  # (B, H)
-            outputs.append(s)
-        top = torch.stack(outputs, dim=1) * masks.output.unsqueeze(1)  # (B, T, H)
-        return self.softmax(top), s
-
-    def time_step(self, x_now: Tensor, s: Tensor, input_mask: Tensor, state_mask: Tensor) -> Tensor:
-        """Input (B, E), state (B, H) and their masks to state (B, H)."""
-        x_now = x_now * input_mask  # (B, E)
-        for micro_step, (recurrent_h, recurrent_t) in enumerate(zip(self.recurrent_h, self.recurrent_t, strict=True)):
-            u = s * state_mask  # (B, H)
-            z_h, z_t = recurrent_h(u), recurrent_t(u)  # (B, H)
-            if micro_step == 0:
-                z_h, z_t = z_h + self.input_h(x_now), z_t + self.input_t(x_now)
-            h, t = torch.tanh(z_h), torch.sigmoid(z_t)  # (B, H)
-            s = h * t + s * (1 - t)  # (B, H)
-        return s
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
+from naive_rhn import NaiveRHN
 
 
 class LSTMLanguageModel(nn.Module):
