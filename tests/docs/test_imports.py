@@ -18,7 +18,7 @@ SOURCES |= {"rhn_datasets": ROOT / "datasets", "rhn_conformance": ROOT / "confor
 # name begins with.
 MAY_IMPORT: dict[str, tuple[str, str]] = {
     "rhn.spec": ("", "numpy"),
-    "rhn.training.command_line": ("rhn.spec, rhn, rhn.training, rhn_datasets", "sacred"),
+    "rhn.training.command_line": ("rhn.spec, rhn, rhn.training, rhn_datasets", "sacred, numpy"),
     "rhn.training": (
         "rhn.spec, rhn, rhn_datasets",
         "numpy, matplotlib, tqdm, filelock, jinja2, markupsafe, yaml, tensorboardX",

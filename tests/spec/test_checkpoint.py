@@ -174,9 +174,9 @@ def test_metadata_that_is_not_json_is_a_damaged_header(path: Path, document: str
         load_checkpoint(path)
 
 
-def test_what_is_no_file_is_named(tmp_path: Path) -> None:
-    for path, fault in ((tmp_path / "none", "does not exist"), (tmp_path, "is no file")):
-        with pytest.raises(CheckpointError, match=f"checkpoint {path} {fault}"):
+def test_what_is_not_there_does_not_exist(tmp_path: Path) -> None:
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(CheckpointError, match="does not exist"):
             load_checkpoint(path)
 
 
