@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rhn_conformance.case import Inputs, Window
 from rhn_conformance.cases.covering import all_pairs, pairs, pairwise
+from rhn_conformance.cases.layers import LAYER_DESCRIPTIONS, LayerDescription, make_layer_inputs
 from rhn_conformance.cases.numbers import Description, make_inputs
 from rhn_conformance.cases.synthetic import CLIPPED, DESCRIPTIONS, FACTORS, reference_answers, synthetic_cases
 from rhn_conformance.suite import all_cases, select
@@ -111,6 +112,26 @@ def test_reference_rows_are_independent(case: Description) -> None:
         first = answers["forward"]["logits"][:1]
         for row in answers["rows"]["logits"]:
             np.testing.assert_allclose(row[None], first, rtol=1e-12, atol=1e-14 * np.abs(first).max())
+
+
+@pytest.mark.parametrize("description", LAYER_DESCRIPTIONS, ids=lambda description: description.name)
+def test_layers_are_given_exact_numbers_lengths_and_masks(description: LayerDescription) -> None:
+    inputs = make_layer_inputs(description)
+    masks = [*(inputs.masks.input or []), *(inputs.masks.state or [])] if inputs.masks else []
+    for array in (
+        *inputs.parameters.values(),
+        inputs.x,
+        inputs.d_outputs,
+        *inputs.d_state,
+        *(inputs.state or []),
+        *masks,
+    ):
+        np.testing.assert_array_equal(array, array.astype(np.float32))
+    for mask in masks:
+        assert set(np.unique(mask)) == {0.0, 2.0}
+    if description.lengths is not None:
+        assert {0, 1, description.length} < set(description.lengths)
+        assert len(description.lengths) == description.batch_size
 
 
 def test_selection_by_name_clause_and_nothing() -> None:

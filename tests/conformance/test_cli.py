@@ -155,6 +155,28 @@ def test_a_backend_that_cannot_be_loaded_is_an_error(
         assert "backend 'absent' needs a_module_that_is_not_there, which is not installed" in capsys.readouterr().err
 
 
+def test_a_backend_without_layers_is_not_asked_and_that_is_said(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(tmp_path, "modest", "modest_backend:Modest")
+    (tmp_path / "modest_backend.py").write_text(
+        "from rhn.reference_backend import ReferenceBackend\n"
+        "class Modest:\n"
+        "    name = 'modest'\n"
+        "    build = ReferenceBackend.build\n"
+        "    describe = ReferenceBackend.describe\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run(results, "--backend", "modest", "--backend", "reference", "-k", "layer-two", "--jobs", "1") == 1
+    printed = capsys.readouterr().out
+    assert "modest is not asked about layers on their own: it has no method build_layer" in printed
+    assert "nothing ran on modest" in printed
+    assert run(results, "--backend", "modest", "--backend", "reference", "-k", "two-layers", "--jobs", "2") == 0
+    assert cli.main(["report", str(results), "--output", str(tmp_path)]) == 0
+    for page in ("CONFORMANCE.md", "conformance.html"):
+        assert "layers on their own: it has no method build" in (tmp_path / page).read_text().replace("\\", "")
+
+
 def test_quick_runs_the_covering_cases(results: Path) -> None:
     assert run(results, "--backend", "reference", "--quick") == 0
     assert {r.case for r in read_jsonl(results)[1]} == {f"pairs-{n:02d}" for n in range(1, 13)}
