@@ -95,11 +95,12 @@ def with_links_of_the_site(markdown: str, source: str, target: str) -> str:
         path, _, anchor = link.partition("#")
         file = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
         page = COPIED.get(file, INSTEAD.get(file))
+        is_generated = file.removeprefix("docs/") in (*COPIED.values(), "options.md")
+        if page is None and not is_generated and not (ROOT / file).exists():
+            raise ValueError(f"{source} links to {link}, which does not exist")
         if page is None and file.startswith("docs/"):
             page = file.removeprefix("docs/")
         if page is None:
-            if not (ROOT / file).exists():
-                raise ValueError(f"{source} links to {link}, which does not exist")
             return text
         relative = posixpath.relpath(page, posixpath.dirname(target) or ".")
         return f"[{text}]({relative}{'#' + anchor if anchor else ''})"
