@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from rhn.spec.config import ACTIVATIONS
@@ -334,20 +333,6 @@ def check_value(option: Option, value: Any) -> None:
 def options_from(values: Mapping[str, Any]) -> Options:
     """The options whose values are given; the others have their defaults. Names that are no options are ignored."""
     return Options(**{name: value for name, value in values.items() if name in OPTIONS})
-
-
-def data_in_full(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with the whole way to the data, so that a run finds them from any folder."""
-
-    def in_full(path: str) -> str:
-        return path if path.startswith("~") else str(Path(path).absolute())
-
-    data_path = values.get("data_path")
-    if isinstance(data_path, str):
-        return {**values, "data_path": in_full(data_path)}
-    if isinstance(data_path, list | tuple):
-        return {**values, "data_path": [in_full(path) for path in data_path]}
-    return dict(values)
 
 
 def options_of(command: str) -> list[Option]:
