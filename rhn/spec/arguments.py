@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 def refusal(name: str, value: Any, expected: str) -> ValueError:
     """The error that says in one sentence which argument has which value, and what is accepted."""
-    return ValueError(f"{name}={value!r} is not accepted: expected {expected}")
+    try:
+        shown = repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        shown = f"an integer of {value.bit_length():,} bits" if isinstance(value, int) else type(value).__name__
+    return ValueError(f"{name}={shown} is not accepted: expected {expected}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -50,7 +54,12 @@ def check_size(name: str, value: Any) -> int:
 
 def is_number(value: Any) -> bool:
     """Whether `value` is a finite number, of Python or NumPy; truth values are none."""
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False
 
 
 def check_number(name: str, value: Any, *, zero: bool = False) -> None:

@@ -13,8 +13,6 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # Sacred's affair, not the user's
     import sacred.run
@@ -154,8 +152,7 @@ def _check_observers(flags: Sequence[str]) -> None:
 def _user_errors(command: Callable[..., Any], *arguments: Any) -> Any:
     """Run a command; what is the user's to mend ends the process with its one sentence, not with a traceback."""
     try:
-        with np.errstate(all="ignore"):  # a loss that overflows gets a sentence of its own
-            return command(*arguments)
+        return command(*arguments)
     except USER_ERRORS as error:
         sys.exit(f"error: {one_line(_sentence(error))}")
     except RunInterruptedError as stop:

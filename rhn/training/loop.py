@@ -85,6 +85,7 @@ class Trainer:
         self._started = time.monotonic()
         self._hopeless_loss = HOPELESS * math.log(max(model.config.vocab_size, 2))  # nats per token
 
+    @np.errstate(all="ignore")  # a loss that overflows gets a sentence of its own
     def train(self) -> str:
         """Train until there is a reason to stop, which is returned: "epochs", "patience", "max_steps", "max_minutes"
         or "signal". Everything is saved then.

@@ -101,7 +101,7 @@ def _try_full_disk(disk: Path, tally: Tally) -> None:
     (disk / "text.txt").write_text(TEXT)
     _train("room enough", disk, tally, "done", "run=a", "epochs=2", after="a")
     good = (disk / "runs/a/last.safetensors").read_bytes()
-    for number, room in enumerate((0, 4096, 20_000)):
+    for number, room in enumerate((0, 4096, 8192)):
         filler, name = disk / "filler", f"b{number}"
         with filler.open("wb", buffering=0) as file, suppress(OSError):
             while True:

@@ -103,3 +103,21 @@ def test_is_immutable_and_hashable() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.hidden_size = 7  # type: ignore[misc]
     assert len({config, make(), make(hidden_size=7)}) == 2
+
+
+FOREIGN = (
+    *(np.array([1, 2]), np.array(3), [], {}, set(), object(), "x", b"x", None, 1j, np.complex64(1), np.bool_(True)),
+    *(float("nan"), float("inf"), np.float64(3), 10**400, -(10**5000), True, -1, 0, range(3), int, Ellipsis),
+)
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(RHNConfig)])
+@pytest.mark.parametrize("value", FOREIGN, ids=lambda value: type(value).__name__)
+def test_no_other_exception_leaves_it(field: str, value: object) -> None:
+    try:
+        config = make(**{field: value})
+    except ValueError as error:
+        message = str(error)
+        assert message.startswith((f"{field}=", "embedding_size="))
+    else:
+        assert RHNConfig(**config.to_dict()) == config
