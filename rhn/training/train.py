@@ -29,7 +29,6 @@ from rhn.training.run.checkpoint import TrainedModel, build_model
 from rhn.training.run.folder import (
     RunFolder,
     check_unused,
-    data_in_full,
     describe_environment,
     make_folder,
     new_run_folder,
