@@ -26,20 +26,23 @@ class JaxLayer:
         self.config = config
         self._dtype = np.dtype(dtype)
         self._device = device
-        module = RHN(
-            config.input_size,
-            config.hidden_size,
-            config.recurrence_depth,
-            config.num_layers,
-            bidirectional=config.directions == "both",
-            reverse=config.directions == "reverse",
-            keep_order=True,
-            return_carry=True,
-            couple_gates=config.couple_gates,
-            share_gate_masks=config.share_gate_masks,
-            activation=config.activation,
-            param_dtype=dtype,
-            rngs=nnx.Rngs(0),
+        # Shapes only: nothing is drawn that would be overwritten.
+        module = nnx.eval_shape(
+            lambda: RHN(
+                config.input_size,
+                config.hidden_size,
+                config.recurrence_depth,
+                config.num_layers,
+                bidirectional=config.directions == "both",
+                reverse=config.directions == "reverse",
+                keep_order=True,
+                return_carry=True,
+                couple_gates=config.couple_gates,
+                share_gate_masks=config.share_gate_masks,
+                activation=config.activation,
+                param_dtype=dtype,
+                rngs=nnx.Rngs(0),
+            )
         )
         module.load_parameters(parameters)
         self._graph, params = nnx.split(module)
