@@ -6,6 +6,7 @@ import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,3 +108,17 @@ class Plan:
                 f" num_layers={config.num_layers}: {count:,} parameters need {needed / 1e9:,.0f} GB to train, this"
                 f" machine has {there / 1e9:,.0f} GB"
             )
+
+
+def data_in_full(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with the whole way to the data, so that a run finds them from any folder."""
+
+    def in_full(path: str) -> str:
+        return path if path.startswith("~") else str(Path(path).absolute())
+
+    data_path = values.get("data_path")
+    if isinstance(data_path, str):
+        return {**values, "data_path": in_full(data_path)}
+    if isinstance(data_path, list | tuple):
+        return {**values, "data_path": [in_full(path) for path in data_path]}
+    return dict(values)

@@ -22,14 +22,13 @@ from rhn.training.evaluate.stream import score_full_streams
 from rhn.training.loop import DivergedError, Trainer
 from rhn.training.options import OptionError, RunInterruptedError, options_from
 from rhn.training.paper import paper_result
-from rhn.training.plan import Plan
+from rhn.training.plan import Plan, data_in_full
 from rhn.training.report.run import write_report
 from rhn.training.report.tensorboard import TensorBoardLog
 from rhn.training.run.checkpoint import TrainedModel, build_model
 from rhn.training.run.folder import (
     RunFolder,
     check_unused,
-    data_in_full,
     describe_environment,
     make_folder,
     new_run_folder,

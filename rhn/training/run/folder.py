@@ -196,17 +196,3 @@ def resumed_options(folder: RunFolder, given: Mapping[str, Any]) -> tuple[dict[s
             f"{', '.join(fixed)} is not accepted with resume: expected what the run has had; it would be another run"
         )
     return {**before, **given}, changed
-
-
-def data_in_full(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with the whole way to the data, so that a run finds them from any folder."""
-
-    def in_full(path: str) -> str:
-        return path if path.startswith("~") else str(Path(path).absolute())
-
-    data_path = values.get("data_path")
-    if isinstance(data_path, str):
-        return {**values, "data_path": in_full(data_path)}
-    if isinstance(data_path, list | tuple):
-        return {**values, "data_path": [in_full(path) for path in data_path]}
-    return dict(values)
