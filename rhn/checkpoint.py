@@ -86,7 +86,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], d
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"checkpoint {path} is truncated or not a safetensors file ({error})") from error
-    if header.get("checksum", "") not in ("", _checksum(header["metadata"], parameters)):  # older files have none
+    # Files of version 0.1 have no checksum; a name that is unknown may be its name, damaged.
+    is_as_saved = header.get("checksum", "") in ("", _checksum(header["metadata"], parameters))
+    if not is_as_saved or not set(header) <= {"format", "format_version", "metadata", "checksum"}:
         raise CheckpointError(f"checkpoint {path} is damaged: its content has another checksum than when it was saved")
     return parameters, metadata
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rhn.backend import check_precision
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import DropRates
@@ -69,9 +71,13 @@ class Plan:
         return pick(RHNConfig, {**vars(self.options), "vocab_size": vocab_size})
 
     def initial_parameters(self, config: RHNConfig) -> Parameters:
-        """Where training starts; OptionError if this machine has no room for it."""
+        """Where training starts; OptionError if this machine has no room for it, or float32 has no such numbers."""
         self._check_memory(config)
         o = self.options
+        for name in ("init_scale", "transform_bias", "other_bias"):
+            value = getattr(o, name)
+            if value != "uniform" and abs(value) > np.finfo(np.float32).max:
+                raise OptionError(f"{name}={value!r} is not accepted: expected a number that float32 holds")
         return initial_parameters(config, o.seed, o.init_scale, o.transform_bias, o.other_bias)
 
     def learning_rate(self, epoch: int, valid_scores: Sequence[float]) -> float:

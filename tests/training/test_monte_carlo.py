@@ -20,6 +20,7 @@ from rhn.training.evaluate.monte_carlo import (
     stream_log_likelihoods,
 )
 from rhn.training.options import OptionError, Options
+from rhn.training.run.folder import one_writer
 
 # So small that all masks can be listed: 3 word types, 2 units of the state, 2 of the output.
 CONFIG = rhn.RHNConfig(vocab_size=3, hidden_size=2, recurrence_depth=2)
@@ -223,3 +224,31 @@ def test_the_authors_way_says_so(call: Callable[..., Any], capsys: pytest.Captur
 def test_a_run_without_dropout_has_nothing_to_sample(call: Callable[..., Any]) -> None:
     with pytest.raises(OptionError, match="drop rates of 0 are not accepted"):
         call(evaluate_mc, drop_embedding=0.0, drop_input=0.0, drop_state=0.0, drop_output=0.0)
+
+
+def test_samples_have_one_writer_and_leave_nothing_behind(call: Callable[..., Any], checkpoint: Path) -> None:
+    file = checkpoint.with_name("samples.safetensors")
+    leftover = checkpoint.with_name(".samples.safetensors.killed.tmp")
+    leftover.touch()
+    more = {"drop_state": 0.2, "mc_samples": 1, "mc_file": str(file)}
+    with (
+        one_writer(checkpoint.with_name(".samples.safetensors.lock"), "not to be seen"),
+        pytest.raises(OptionError, match="another process draws its samples"),
+    ):
+        call(evaluate_mc, **more)
+    call(evaluate_mc, **more)
+    assert file.exists()
+    assert not leftover.exists()
+
+
+@pytest.mark.parametrize("arrays", [{}, {"log_sum": np.zeros((2, 2))}, {"pass_nats": np.array([1])}])
+def test_a_file_without_samples_is_one_sentence(tmp_path: Path, arrays: dict[str, Any]) -> None:
+    whole = {"log_sum": np.zeros(2), "pass_nats": np.zeros(1), "running_nats": np.zeros(1)}
+    file = tmp_path / "samples.safetensors"
+    for metadata, content in (
+        ({"monte_carlo": []}, whole),
+        ({"monte_carlo": {}}, {**whole, **arrays} if arrays else {}),
+    ):
+        rhn.save_checkpoint(file, content, metadata)
+        with pytest.raises(rhn.CheckpointError, match="holds no Monte Carlo samples"):
+            MonteCarloAverage.load(file, {"legacy_mc": False})

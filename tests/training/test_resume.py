@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import rhn
-from rhn.training.options import DEFAULTS, OptionError
-from rhn.training.run.folder import RunFolder
+from rhn.training.options import DEFAULTS, OptionError, Options
+from rhn.training.run.folder import RunFolder, check_unused
 from rhn.training.train import train as train_model
 
 TEXT = "pack my box with five dozen liquor jugs.\n" * 20
@@ -241,3 +241,33 @@ def test_the_reference_resumes_in_float32_too(tmp_path: Path) -> None:
     finish(train(tmp_path, *options, "run=cut", "max_steps=7", "epochs=2"))
     finish(train(tmp_path, "resume=runs/cut", "max_steps=None"))
     assert_same_end(tmp_path, "whole", "cut")
+
+
+def test_a_run_is_continued_from_any_folder(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(TEXT)
+    (tmp_path / "elsewhere").mkdir()
+    finish(train(tmp_path, *OPTIONS, "run=r", "epochs=1", "max_steps=3"))
+    finish(train(tmp_path / "elsewhere", "resume=../runs/r", "max_steps=5"))
+
+
+def test_a_folder_that_was_trained_in_meanwhile_is_not_trained_in_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    check_unused(folder, Options())
+    folder.last.touch()
+    with pytest.raises(OptionError, match="is not empty"):
+        check_unused(folder, Options())
+
+
+@pytest.mark.parametrize(
+    "change", [{"window": 10**6, "step": 10**6}, {"history": [{}]}, {"epoch": 1}, {"loss_sum": "a"}, {"more": 1}]
+)
+def test_a_place_that_is_none_is_refused(folder: Path, stopped: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    shutil.copytree(stopped, tmp_path / "r")
+    file = tmp_path / "r" / "last.safetensors"
+    arrays, metadata = rhn.load_checkpoint(file)
+    rhn.save_checkpoint(file, arrays, {**metadata, "progress": {**metadata["progress"], **change}})
+    process = train(folder, f"resume={tmp_path / 'r'}")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.startswith(f"error: {file} ")
+    assert err.count("\n") == 1
