@@ -27,7 +27,7 @@ def test_the_citation_names_the_version() -> None:
 
 
 def test_the_changelog_names_the_version() -> None:
-    assert f"## {PYPROJECT['project']['version']}" in (ROOT / "CHANGELOG.md").read_text().replace("[", "").replace("]", "")
+    assert f"## [{PYPROJECT['project']['version']}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_the_lowest_versions_are_those_that_are_promised() -> None:
