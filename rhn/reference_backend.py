@@ -80,8 +80,9 @@ class ReferenceModel:
             weight_decay,
             max_grad_norm,
         )
-        # Rounded between the steps, so that a run continues from a checkpoint as if it had not been stopped.
-        self._parameters = {name: value.astype(self._dtype).astype(np.float64) for name, value in parameters.items()}
+        if self._dtype == np.float32:  # so that a run continues from its checkpoint as if it had not been stopped
+            parameters = {name: value.astype(np.float32).astype(np.float64) for name, value in parameters.items()}
+        self._parameters = parameters
         return loss, new_state
 
     def evaluate_step(

@@ -211,8 +211,9 @@ def test_explore_and_report(results: Path, tmp_path: Path, capsys: pytest.Captur
     assert cli.main(["explore", "--backend", "reference", "--examples", "2"]) == 0
     run(results, "--backend", "reference", "-k", "shortest")
     assert cli.main(["report", str(results), "--output", str(tmp_path)]) == 0
-    written = capsys.readouterr().out.splitlines()[-3:]
-    assert [Path(line).name for line in written] == ["CONFORMANCE.md", "conformance.html", "reference.json"]
+    written = capsys.readouterr().out.splitlines()[-4:]
+    expected = ["CONFORMANCE.md", "conformance.html", "reference.json", "reference.svg"]
+    assert [Path(line).name for line in written] == expected
     assert all(Path(line).is_file() for line in written)
 
 
