@@ -16,6 +16,8 @@ from rhn.reference_backend import ReferenceBackend
 from rhn_conformance.rewritten.mutants import MUTANTS, Mutant
 
 CONFIG = rhn.RHNConfig(vocab_size=10000, hidden_size=830, recurrence_depth=10)
+# A run trains a model; layers on their own have no part in it.
+MUTANTS_OF_MODELS = [mutant for mutant in MUTANTS if not mutant.clause.startswith("7.")]
 # Mistakes that no single small model can show.
 UNSEEN = {
     "layers share a state",  # one layer
@@ -54,7 +56,7 @@ def test_the_model_is_small_whatever_the_run() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "precision"), [("float64", "float32"), ("float32", "bf16")])
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
+@pytest.mark.parametrize("mutant", MUTANTS_OF_MODELS, ids=lambda mutant: mutant.name.replace(" ", "-"))
 def test_mutants_are_refused_in_some_variant(mutant: Mutant, dtype: str, precision: str) -> None:
     build = partial(mutant.backend().build, dtype=dtype)
 
