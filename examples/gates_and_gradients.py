@@ -120,6 +120,7 @@ def draw(steps: int) -> Figure:
 
 
 def main() -> None:
+    """Draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=800, help="of training (default: %(default)s)")
     parser.add_argument("--figure", type=Path, default=Path("gates_and_gradients.svg"), help="file to write")
