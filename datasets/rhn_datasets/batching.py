@@ -48,11 +48,17 @@ class Windows:
 
 
 def windows(tokens: NDArray[np.integer], batch_size: int, bptt_length: int, *, drop_last: bool) -> Windows:
-    """Cut `tokens`, shape (n,), into `batch_size` rows of n // batch_size and these into windows of `bptt_length`.
+    """Cut tokens into rows of n // batch_size, and these into windows of `bptt_length`.
 
-    The rows drop the last n % batch_size tokens. `drop_last=True` also drops a last window shorter than
-    `bptt_length`: training as in the authors' reader. `drop_last=False` delivers it: evaluation.
-    Raises DataError if an option is impossible or the corpus too short for a single window.
+    Args:
+        tokens: (n,) integers. The last n % batch_size stand in no row.
+        batch_size: rows B.
+        bptt_length: columns T of a window.
+        drop_last: leave out a last window that is shorter: training, as in the authors' reader. Otherwise it is
+            delivered: evaluation.
+
+    Raises:
+        DataError: an option is impossible, or the corpus too short for a single window.
     """
     sizes = (batch_size, bptt_length)
     if not all(isinstance(size, Integral) and not isinstance(size, bool) and size >= 1 for size in sizes):

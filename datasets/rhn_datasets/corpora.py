@@ -76,16 +76,18 @@ def load_corpus(
 ) -> Corpus:
     """Load a corpus, ready for batching.
 
-    name       one of CORPORA: ptb, enwik8, text8, text (your own), pydoc (the language reference inside CPython)
-    data_path  ptb, enwik8, text8: folder with the published files or their archive, used before any download;
-               text: one file, a folder with train.txt, valid.txt and test.txt, or a sequence of three files
-    level      "word", "char" or "byte", where the corpus leaves a choice (text: "char", pydoc: "byte" by default)
-    split      fractions of the bytes for train, valid and test, where one text is to be cut
-    cache_path folder for downloads and for the tokens of large corpora; default: rhn_datasets in $XDG_CACHE_HOME
-               or ~/.cache
-    download   whether the network may be used
+    Args:
+        name: one of CORPORA: ptb, enwik8, text8, text (your own), pydoc (the language reference inside CPython).
+        data_path: of ptb, enwik8 and text8 the folder with the published files or their archive, used before any
+            download; of text one file, a folder with train.txt, valid.txt and test.txt, or a sequence of three files.
+        level: "word", "char" or "byte", where the corpus leaves a choice; None is "char" for text, "byte" for pydoc.
+        split: fractions of the bytes for train, valid and test, where one text is to be cut.
+        cache_path: folder for downloads and for the tokens of large corpora; None is rhn_datasets in $XDG_CACHE_HOME or
+            ~/.cache.
+        download: whether the network may be used.
 
-    Raises DataError, whose message is one sentence for the user.
+    Raises:
+        DataError: with one sentence for the user.
     """
     if not isinstance(name, str) or name not in CORPORA:
         close = get_close_matches(str(name), CORPORA, n=1)

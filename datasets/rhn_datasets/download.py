@@ -43,7 +43,9 @@ def fetch(
     What has arrived waits in `path`.part, and is resumed: after a dropped connection up to `attempts` times, with
     `pause`, 2 * `pause`, … seconds in between, or by the next call. A second process waits for the first one. No more
     than `size` bytes (`LARGEST` if it is not known) and no longer than `longest` seconds is anything received.
-    Raises DataError if the server, the connection, the disk or the check (`sha256`, `size` in bytes) fails.
+
+    Raises:
+        DataError: the server, the connection, the disk or the check (`sha256`, `size` in bytes) fails.
     """
     try:
         import requests  # noqa: F401  (needed further down; to be missed before anything is touched)
@@ -76,8 +78,16 @@ def fetch(
 def extract(archive: Path, member: str, destination: Path, *, size: int, digest: str) -> None:
     """Write one member of a zip or tar.gz archive to `destination`, atomically, if it has this size and digest.
 
-    `digest` reads "sha256:<hexadecimal>" (or "md5:…"), `size` is in bytes. Raises DataError if the archive is damaged,
-    has no such member or another content under this name, or has any member outside its own folder.
+    Args:
+        archive: of either kind.
+        member: its name in the archive.
+        destination: of the file.
+        size: in bytes.
+        digest: "sha256:<hexadecimal>" or "md5:<hexadecimal>".
+
+    Raises:
+        DataError: the archive is damaged, has no such member or another content under this name, or has any member
+            outside its own folder.
     """
     with atomic_write(destination) as file:
         copied = 0

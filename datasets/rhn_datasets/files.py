@@ -18,7 +18,8 @@ class DataError(Exception):
 def expanded(name: str, path: str | os.PathLike[str]) -> Path:
     """The path that the argument `name` says, with ~ for somebody's home.
 
-    Raises DataError if it is no path, or there is no such home.
+    Raises:
+        DataError: it is no path, or there is no such home.
     """
     if not isinstance(path, (str, os.PathLike)) or "\0" in os.fspath(path):
         raise DataError(f"{name}={path!r} is not accepted: expected a path")
@@ -29,7 +30,11 @@ def expanded(name: str, path: str | os.PathLike[str]) -> Path:
 
 
 def default_cache() -> Path:
-    """The folder for downloads and tokens; DataError if there is no home for it."""
+    """The folder for downloads and tokens.
+
+    Raises:
+        DataError: there is no home for it.
+    """
     return expanded("cache_path", os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rhn_datasets"
 
 
@@ -43,8 +48,11 @@ def digest_of(path: Path, algorithm: str = "sha256") -> str:
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary neighbour of `path` for writing; it takes the name `path` only once it is complete.
 
-    Nobody ever sees half a file, and two processes that write the same file at once do not mix.
-    Raises DataError if the disk refuses; any exception inside the block leaves `path` as it was.
+    Nobody ever sees half a file, and two processes that write the same file at once do not mix. Any exception inside
+    the block leaves `path` as it was.
+
+    Raises:
+        DataError: the disk refuses.
     """
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:

@@ -85,9 +85,15 @@ SOURCES = {
 def obtain(source: Source, data_path: Path | None, cache: Path, download: bool) -> list[Path]:
     """Paths of the checked members: from `data_path`, an archive in `data_path`, the cache, or the network.
 
-    `data_path` is a folder that holds the files or the archive. Archives are unpacked into `cache`, and downloads
-    arrive there. Raises DataError if a local file is not the published one, or if nothing is found and
-    `download` is False or fails; the message says which file to put where.
+    Args:
+        source: of the files.
+        data_path: folder that holds the files or the archive; None if there is none.
+        cache: folder into which archives are unpacked, and where downloads arrive.
+        download: whether the network may be used.
+
+    Raises:
+        DataError: a local file is not the published one, or nothing is found and `download` is False or fails. The
+            message says which file to put where.
     """
     wanted = " and ".join(member.filename for member in source.members)
     advice = f"put {source.archive} (from {source.url}) or {wanted} into {data_path or cache}"

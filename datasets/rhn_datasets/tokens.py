@@ -28,7 +28,11 @@ _WHITE_SPACE = frozenset(b" \t\r\n")
 
 
 def read_text(path: Path) -> Text:
-    """Memory map of a file; DataError if it is not there or empty."""
+    """Memory map of a file.
+
+    Raises:
+        DataError: it is not there, or empty.
+    """
     try:
         return np.memmap(path, np.uint8, "r")
     except OSError as error:

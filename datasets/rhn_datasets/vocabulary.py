@@ -71,8 +71,9 @@ class Vocabulary:
     def encode(self, text: str | bytes) -> NDArray[np.unsignedinteger]:
         """Ids of the symbols of `text`, shape (n,), of type `dtype`; bytes are taken as UTF-8.
 
-        Raises DataError for a symbol outside the vocabulary if there is no `<unk>` to stand for it, and
-        UnicodeDecodeError for bytes that are not UTF-8.
+        Raises:
+            DataError: a symbol is outside the vocabulary, and there is no `<unk>` to stand for it.
+            UnicodeDecodeError: bytes are not UTF-8.
         """
         try:
             symbols = split_symbols(text.encode() if isinstance(text, str) else text, self.level)
@@ -93,8 +94,13 @@ class Vocabulary:
         return ids.astype(self.dtype)
 
     def decode(self, ids: Iterable[int] | NDArray[np.integer]) -> str:
-        """The text of `ids`, shape (n,): words are joined by spaces, `<eos>` becomes a line end; bytes that are not
-        UTF-8 become U+FFFD. Raises DataError for what is no id."""
+        """The text of `ids`, shape (n,).
+
+        Words are joined by spaces, `<eos>` becomes a line end; bytes that are not UTF-8 become U+FFFD.
+
+        Raises:
+            DataError: something is no id.
+        """
         try:
             symbols = [self._symbol_of[int(i)] for i in ids]
         except (KeyError, TypeError, ValueError) as error:
@@ -111,7 +117,11 @@ class Vocabulary:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Vocabulary:
-        """Inverse of `to_json`; raises DataError if `data` did not come from it."""
+        """Inverse of `to_json`.
+
+        Raises:
+            DataError: `data` did not come from it.
+        """
         symbols = data.get("symbols") if isinstance(data, Mapping) else None
         if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
             raise DataError('a stored vocabulary is {"level": …, "symbols": [strings]}, and this is not one')
