@@ -9,6 +9,7 @@ from typing import Any
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -99,18 +100,15 @@ class JaxModel:
         window = self._window(tokens, targets, state, masks)
         # As arrays, not as Python numbers: a new value is then no reason to compile anew.
         rates = Rates(*(self._dtype.type(rate) for rate in (learning_rate, weight_decay, max_grad_norm)))
-        in_loss = self._dtype.type(0.0) if self._update.optimizer.decoupled_weight_decay else rates.weight_decay
-        loss, new_state, gradients = self._run(_gradients, self._params, window, in_loss)
-        self._params, self._memory, self.last_grad_norm = _update(
-            self._update, self._params, gradients, self._memory, rates
+        self._params, self._memory, loss, new_state, self.last_grad_norm = self._run(
+            _train_step, self._update, self._params, self._memory, window, rates
         )
         return loss, new_state
 
     def evaluate_step(
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
     ) -> tuple[Any, list[Any]]:
-        log_likelihoods, new_state = self.log_likelihoods(tokens, targets, state, masks)
-        return -log_likelihoods.sum(), new_state
+        return self._run(_negative_log_likelihood, self._params, self._window(tokens, targets, state, masks))
 
     def log_likelihoods(
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
@@ -194,29 +192,38 @@ def _log_likelihoods(graph: nnx.GraphDef, params: nnx.State, window: Window) -> 
 
 
 @partial(jax.jit, static_argnames="graph")
+def _negative_log_likelihood(graph: nnx.GraphDef, params: nnx.State, window: Window) -> tuple[Array, list[Array]]:
+    """In nats, summed over the window and the batch; and the state after the window."""
+    log_likelihoods, new_state = _log_likelihoods(graph, params, window)
+    return -log_likelihoods.sum(), new_state
+
+
+@partial(jax.jit, static_argnames="graph")
 def _gradients(
     graph: nnx.GraphDef, params: nnx.State, window: Window, weight_decay: Array
 ) -> tuple[Array, list[Array], nnx.State]:
     """Loss (summed over time, mean over the batch, without weight decay), state, gradients with weight decay."""
 
     def loss_of(params: nnx.State) -> tuple[Array, list[Array]]:
-        log_likelihoods, new_state = _log_likelihoods(graph, params, window)
-        return -log_likelihoods.sum() / len(window.tokens), new_state
+        nll, new_state = _negative_log_likelihood(graph, params, window)
+        return nll / len(window.tokens), new_state
 
     (loss, new_state), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
     return loss, new_state, jax.tree.map(lambda g, p: g + weight_decay * p, gradients, params)
 
 
-# The update is a program of its own: it is compiled once per architecture, whatever the windows and their masks are.
-@partial(jax.jit, static_argnames="update", donate_argnames=("params", "memory"))
-def _update(
-    update: Update, params: nnx.State, gradients: nnx.State, memory: Memory, rates: Rates
-) -> tuple[nnx.State, Memory, Array]:
-    """Parameters and memory after one step, and norm of the gradients before clipping.
+@partial(jax.jit, static_argnames=("graph", "update"), donate_argnames=("params", "memory"))
+def _train_step(
+    graph: nnx.GraphDef, update: Update, params: nnx.State, memory: Memory, window: Window, rates: Rates
+) -> tuple[nnx.State, Memory, Array, list[Array], Array]:
+    """Parameters and memory after one step, loss, state, and norm of the gradients before clipping.
 
     The buffers of `params` and `memory` are used for their successors.
     """
-    return update(params, gradients, memory, rates)
+    in_loss = jnp.zeros_like(rates.weight_decay) if update.optimizer.decoupled_weight_decay else rates.weight_decay
+    loss, new_state, gradients = _gradients(graph, params, window, in_loss)
+    params, memory, norm = update(params, gradients, memory, rates)
+    return params, memory, loss, new_state, norm
 
 
 class JaxBackend:
