@@ -363,7 +363,11 @@ def test_fit_with_one_loss(return_state: bool) -> None:
 @pytest.mark.parametrize("which", ["best", "last"])
 def test_a_model_from_a_checkpoint(which: str, tmp_path: Path) -> None:
     parameters = rhn.initial_parameters(CONFIG, seed=1)
-    more = {"state.0": np.zeros((2, 4)), "optimizer.step": np.array(3)} if which == "last" else {}
+    more = (
+        {"state.0": np.zeros((2, 4)), "state.1": np.zeros((2, 4)), "optimizer.averaged_steps": np.array(0)}
+        if which == "last"
+        else {}
+    )
     rhn.save_checkpoint(tmp_path / "model.safetensors", parameters | more, {"config": CONFIG.to_dict()})
     model = RHNLanguageModel.from_checkpoint(tmp_path / "model.safetensors", return_state=False)
     assert model(np.array([[1, 2]])).shape == (1, 2, 7)
