@@ -15,8 +15,8 @@ from rhn.training.train import train
 
 DATA = Path(__file__).parents[1] / "data" / "before_0_2"
 
-# Measured on the machine that made the files: 0 by the command itself in every backend. Within pytest TensorFlow and JAX
-# differ from it by less than this; by how much was not recorded. Another processor may sum in another order.
+# Measured on the machine that made the files: 0 by the command itself, in every backend. Within pytest TensorFlow and
+# JAX differ by less than this; by how much was not recorded. Another processor may sum in another order.
 TOLERANCE = 1e-9
 
 
