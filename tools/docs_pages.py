@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rhn.markdown import escaped, table
 from rhn.training.help import GROUPS, describe_recipe
-from rhn.training.options import OPTIONS, Option
+from rhn.training.option import Option
+from rhn.training.options import OPTIONS
 from rhn.training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]

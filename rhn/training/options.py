@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from rhn.spec.config import ACTIVATIONS
 from rhn.spec.optimizers import OPTIMIZERS
 from rhn.training.accepted import (
-    Accepted,
     either,
     finite,
     flag,
@@ -27,99 +26,21 @@ from rhn.training.accepted import (
     paths,
     text,
 )
+from rhn.training.option import ALL, OPENS, TRAIN, Option
+from rhn.training.option import arithmetic as _arithmetic
+from rhn.training.option import data as _data
+from rhn.training.option import dropout as _dropout
+from rhn.training.option import model as _model
+from rhn.training.option import of as _of
+from rhn.training.option import option as _option
+from rhn.training.option import run as _run
+from rhn.training.option import training as _training
 from rhn.training.schedules import SCHEDULES
 from rhn_datasets import CORPORA
 
 PRECISIONS = ("float32", "tf32", "bf16")
 PARTS = ("train", "valid", "test")
 LEVELS = ("word", "char", "byte")
-
-# The commands, and what each is for.
-COMMANDS = {
-    "train": "Train a model, then score it; with resume=FOLDER, continue a run.",
-    "evaluate": "Score a checkpoint of any backend on its data.",
-    "evaluate_mc": "Score a checkpoint by Monte Carlo dropout: the mean probabilities of many dropout masks.",
-    "evaluate_dynamic": "Score a checkpoint that goes on learning from the text that it is scored on.",
-    "generate": "Print text that a checkpoint makes up after a prompt.",
-    "analyse": "Show what the gates of a checkpoint do: their activity, the loss without them, the state's norms.",
-}
-ALL = tuple(COMMANDS)
-TRAIN = ("train",)
-SCORES = ("evaluate", "evaluate_mc", "evaluate_dynamic", "analyse")
-OPENS = (*SCORES, "generate")
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option of the command line.
-
-    Attributes:
-        name: as the user types it.
-        group: of options that belong together.
-        default: its value where nothing else is said.
-        meaning: one line for the user.
-        accepted: the values that it may have.
-        commands: that use it.
-        aliases: its names in the authors' four programs.
-        may_change: whether a run may be resumed with another value.
-    """
-
-    name: str
-    group: str
-    default: Any
-    meaning: str
-    accepted: Accepted
-    commands: tuple[str, ...]
-    aliases: tuple[str, ...]
-    may_change: bool
-
-
-def _option(
-    group: str,
-    default: Any,
-    accepted: Accepted,
-    meaning: str,
-    *aliases: str,
-    commands: tuple[str, ...] = TRAIN,
-    may_change: bool = False,
-) -> Any:
-    description = {
-        "group": group,
-        "accepted": accepted,
-        "meaning": meaning,
-        "aliases": aliases,
-        "commands": commands,
-        "may_change": may_change,
-    }
-    return dataclasses.field(default=default, metadata=description)
-
-
-def _data(default: Any, accepted: Accepted, meaning: str, *aliases: str, **more: Any) -> Any:
-    return _option("data", default, accepted, meaning, *aliases, **{"commands": ("train", *SCORES), **more})
-
-
-def _model(default: Any, accepted: Accepted, meaning: str, *aliases: str) -> Any:
-    return _option("model", default, accepted, meaning, *aliases)
-
-
-def _training(default: Any, accepted: Accepted, meaning: str, *aliases: str, **more: Any) -> Any:
-    return _option("training", default, accepted, meaning, *aliases, **{"may_change": True, **more})
-
-
-def _dropout(default: Any, accepted: Accepted, meaning: str, *aliases: str) -> Any:
-    return _option("dropout", default, accepted, meaning, *aliases, commands=("train", "evaluate_mc"), may_change=True)
-
-
-def _arithmetic(default: Any, accepted: Accepted, meaning: str, **more: Any) -> Any:
-    return _option("arithmetic", default, accepted, meaning, **{"commands": ALL, "may_change": True, **more})
-
-
-def _run(default: Any, accepted: Accepted, meaning: str, *aliases: str, **more: Any) -> Any:
-    return _option("run", default, accepted, meaning, *aliases, **{"may_change": True, **more})
-
-
-def _of(command: str, default: Any, accepted: Accepted, meaning: str, *aliases: str) -> Any:
-    return _option(command, default, accepted, meaning, *aliases, commands=(command,), may_change=True)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from rhn.training.options import ALIASES, COMMANDS, OPTIONS, OptionError, check_value
+from rhn.training.option import COMMANDS
+from rhn.training.options import ALIASES, OPTIONS, OptionError, check_value
 
 CONFIG_FILES = (".json", ".yaml", ".yml")
 OTHER_COMMANDS = ("print_config", "print_named_configs", "print_dependencies", "save_config", "help")

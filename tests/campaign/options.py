@@ -10,7 +10,8 @@ from pathlib import Path
 from commands import SMALL, TEXT, call, start, verdict
 from tally import Tally
 
-from rhn.training.options import ALIASES, OPTIONS, Option, OptionError, check_value
+from rhn.training.option import Option
+from rhn.training.options import ALIASES, OPTIONS, OptionError, check_value
 from rhn.training.words import _literal
 
 VALUES = (

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rhn.training.options import COMMANDS, OPTIONS
+from rhn.training.option import COMMANDS
+from rhn.training.options import OPTIONS
 from rhn.training.recipes import RECIPES
 from rhn.training.words import read_words
 from rhn_conformance.cli import _parser as conformance_parser

@@ -8,12 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rhn.training.help import help_on, overview
+from rhn.training.option import COMMANDS, Option
 from rhn.training.options import (
     ALIASES,
-    COMMANDS,
     DEFAULTS,
     OPTIONS,
-    Option,
     OptionError,
     Options,
     check_value,

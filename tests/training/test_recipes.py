@@ -3,7 +3,8 @@
 import pytest
 
 import rhn
-from rhn.training.options import COMMANDS, DEFAULTS, OPTIONS, pick
+from rhn.training.option import COMMANDS
+from rhn.training.options import DEFAULTS, OPTIONS, pick
 from rhn.training.paper import PAPER_ROWS, PaperRow, paper_result
 from rhn.training.recipes import RECIPES
 from rhn.training.words import read_words

@@ -1,0 +1,104 @@
+"""What an option of the command line is, and how a row of the table in `rhn.training.options` is written."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from rhn.training.accepted import Accepted
+
+# The commands, and what each is for.
+COMMANDS = {
+    "train": "Train a model, then score it; with resume=FOLDER, continue a run.",
+    "evaluate": "Score a checkpoint of any backend on its data.",
+    "evaluate_mc": "Score a checkpoint by Monte Carlo dropout: the mean probabilities of many dropout masks.",
+    "evaluate_dynamic": "Score a checkpoint that goes on learning from the text that it is scored on.",
+    "generate": "Print text that a checkpoint makes up after a prompt.",
+    "analyse": "Show what the gates of a checkpoint do: their activity, the loss without them, the state's norms.",
+}
+ALL = tuple(COMMANDS)
+TRAIN = ("train",)
+SCORES = ("evaluate", "evaluate_mc", "evaluate_dynamic", "analyse")
+OPENS = (*SCORES, "generate")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of the command line.
+
+    Attributes:
+        name: as the user types it.
+        group: of options that belong together.
+        default: its value where nothing else is said.
+        meaning: one line for the user.
+        accepted: the values that it may have.
+        commands: that use it.
+        aliases: its names in the authors' four programs.
+        may_change: whether a run may be resumed with another value.
+    """
+
+    name: str
+    group: str
+    default: Any
+    meaning: str
+    accepted: Accepted
+    commands: tuple[str, ...]
+    aliases: tuple[str, ...]
+    may_change: bool
+
+
+def option(
+    group: str,
+    default: Any,
+    accepted: Accepted,
+    meaning: str,
+    *aliases: str,
+    commands: tuple[str, ...] = TRAIN,
+    may_change: bool = False,
+) -> Any:
+    """A row of the table."""
+    description = {
+        "group": group,
+        "accepted": accepted,
+        "meaning": meaning,
+        "aliases": aliases,
+        "commands": commands,
+        "may_change": may_change,
+    }
+    return dataclasses.field(default=default, metadata=description)
+
+
+def data(default: Any, accepted: Accepted, meaning: str, *aliases: str, **more: Any) -> Any:
+    """A row about the data."""
+    return option("data", default, accepted, meaning, *aliases, **{"commands": ("train", *SCORES), **more})
+
+
+def model(default: Any, accepted: Accepted, meaning: str, *aliases: str) -> Any:
+    """A row about the architecture and its initial values."""
+    return option("model", default, accepted, meaning, *aliases)
+
+
+def training(default: Any, accepted: Accepted, meaning: str, *aliases: str, **more: Any) -> Any:
+    """A row about the steps of a training."""
+    return option("training", default, accepted, meaning, *aliases, **{"may_change": True, **more})
+
+
+def dropout(default: Any, accepted: Accepted, meaning: str, *aliases: str) -> Any:
+    """A rate of dropout."""
+    return option("dropout", default, accepted, meaning, *aliases, commands=("train", "evaluate_mc"), may_change=True)
+
+
+def arithmetic(default: Any, accepted: Accepted, meaning: str, **more: Any) -> Any:
+    """A row about how numbers are computed, for every command."""
+    return option("arithmetic", default, accepted, meaning, **{"commands": ALL, "may_change": True, **more})
+
+
+def run(default: Any, accepted: Accepted, meaning: str, *aliases: str, **more: Any) -> Any:
+    """A row about what a run does, keeps and shows."""
+    return option("run", default, accepted, meaning, *aliases, **{"may_change": True, **more})
+
+
+def of(command: str, default: Any, accepted: Accepted, meaning: str, *aliases: str) -> Any:
+    """A row of one command."""
+    return option(command, default, accepted, meaning, *aliases, commands=(command,), may_change=True)
