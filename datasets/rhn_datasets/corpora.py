@@ -77,9 +77,10 @@ def load_corpus(
     """Load a corpus, ready for batching.
 
     Args:
-        name: one of CORPORA: ptb, enwik8, text8, text (your own), pydoc (the language reference inside CPython).
-        data_path: of ptb, enwik8 and text8 the folder with the published files or their archive, used before any
-            download; of text one file, a folder with train.txt, valid.txt and test.txt, or a sequence of three files.
+        name: one of CORPORA: ptb, enwik8, text8, ptb_char (made of the files of ptb), wikitext2, wikitext103, text
+            (your own), pydoc (the language reference inside CPython).
+        data_path: of a published corpus the folder with its files or their archive, used before any download; of text
+            one file, a folder with train.txt, valid.txt and test.txt, or a sequence of three files.
         level: "word", "char" or "byte", where the corpus leaves a choice; None is "char" for text, "byte" for pydoc.
         split: fractions of the bytes for train, valid and test, where one text is to be cut.
         cache_path: folder for downloads and for the tokens of large corpora; None is rhn_datasets in $XDG_CACHE_HOME or
@@ -117,14 +118,34 @@ def load_corpus(
 
 
 def _read_published(request: _Request) -> list[Text]:
-    """PTB, which is published in three files; enwik8 and text8, of which everyone takes 90, 5 and 5 million bytes."""
+    """PTB and WikiText, which are published in three files; enwik8 and text8, of which everyone takes 90, 5 and 5
+    million bytes."""
+    files = _published_files(request.name, request)
+    return [read_text(file) for file in files] if len(files) == 3 else _split(read_text(files[0]), request)
+
+
+def _read_ptb_char(request: _Request) -> list[Text]:
+    """The Penn Treebank by characters, made of its word files: the words of a line joined by `_`, then a line end.
+
+    `<unk>` counts as the five characters < u n k >, and N stands for a number, as in the files. The line end takes the
+    place of the `<eos>` of others: one symbol per line.
+    """
+    return [_joined_words(read_text(file)) for file in _published_files("ptb", request)]
+
+
+def _joined_words(text: Text) -> Text:
+    lines = text.tobytes().splitlines()
+    return np.frombuffer(b"".join(b"_".join(line.split()) + b"\n" for line in lines), np.uint8)
+
+
+def _published_files(source: str, request: _Request) -> list[Path]:
+    """The files of `source`, checked."""
     request.refuse_split("its split is fixed")
     path = request.data_path
     if path is not None and not isinstance(path, (str, os.PathLike)):
         raise DataError(f"data_path={path!r} is not accepted: expected one folder for {request.name}")
     folder = None if path is None else expanded("data_path", path)
-    files = obtain(SOURCES[request.name], folder, request.cache or default_cache(), request.download)
-    return [read_text(file) for file in files] if len(files) == 3 else _split(read_text(files[0]), request)
+    return obtain(SOURCES[source], folder, request.cache or default_cache(), request.download)
 
 
 def _read_pydoc(request: _Request) -> list[Text]:
@@ -192,6 +213,9 @@ CORPORA: Mapping[str, CorpusKind] = {
     "ptb": CorpusKind(("word",), _read_published),
     "enwik8": CorpusKind(("byte",), _read_published),
     "text8": CorpusKind(("char",), _read_published),
+    "ptb_char": CorpusKind(("char",), _read_ptb_char),
+    "wikitext2": CorpusKind(("word",), _read_published),
+    "wikitext103": CorpusKind(("word",), _read_published),
     "text": CorpusKind(("char", "word", "byte"), _read_own),
     "pydoc": CorpusKind(("byte", "char", "word"), _read_pydoc),
 }

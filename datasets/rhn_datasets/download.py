@@ -18,6 +18,7 @@ BLOCK = 1 << 16  # bytes per read
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and to wait for the next bytes
 TRY_LATER = {408, 425, 429}  # HTTP status codes that, like 5xx, may be gone in a moment
 LARGEST = 1 << 29  # bytes of a file of unknown size, from which on it cannot be the right one
+LARGEST_MEMBER = 1 << 30  # the same for a file inside an archive: WikiText-103 unpacks to more than half of it
 LONGEST = 3 * 3600.0  # seconds of a download in all
 
 # What zipfile and tarfile raise for archives that are truncated, overwritten, encrypted or of an unknown kind.
@@ -75,15 +76,15 @@ def fetch(
     return path
 
 
-def extract(archive: Path, member: str, destination: Path, *, size: int, digest: str) -> None:
+def extract(archive: Path, member: str, destination: Path, *, size: int | None, digest: str) -> None:
     """Write one member of a zip or tar.gz archive to `destination`, atomically, if it has this size and digest.
 
     Args:
         archive: of either kind.
         member: its name in the archive.
         destination: of the file.
-        size: in bytes.
-        digest: "sha256:<hexadecimal>" or "md5:<hexadecimal>".
+        size: in bytes; None if it is not known, and then no more than `LARGEST_MEMBER` is taken.
+        digest: "sha256:<hexadecimal>", "sha1:<hexadecimal>" or "md5:<hexadecimal>".
 
     Raises:
         DataError: the archive is damaged, has no such member or another content under this name, or has any member
@@ -93,12 +94,14 @@ def extract(archive: Path, member: str, destination: Path, *, size: int, digest:
         copied = 0
         for block in _member_blocks(archive, member):
             copied += len(block)
-            if copied > size:
+            if copied > (LARGEST_MEMBER if size is None else size):
                 break  # never fill the disk with what cannot be right
             file.write(block)
         file.flush()
-        if copied != size or digest_of(Path(file.name), digest.partition(":")[0]) != digest.partition(":")[2]:
-            raise DataError(f"{member} in {archive} is not the expected file of {size:,} bytes with {digest}")
+        algorithm, _, expected = digest.partition(":")
+        if size not in (None, copied) or digest_of(Path(file.name), algorithm) != expected:
+            of_size = "" if size is None else f"of {size:,} bytes "
+            raise DataError(f"{member} in {archive} is not the expected file {of_size}with {digest}")
 
 
 def _download(url: str, part: Path, size: int | None, attempts: int, pause: float, until: float) -> None:

@@ -14,8 +14,8 @@ class Member:
     """One file inside a published archive."""
 
     path: str  # within the archive
-    size: int  # bytes
-    digest: str  # "sha256:<hexadecimal>", or "md5:…" where nothing better was published
+    size: int | None  # bytes; None where nobody has published it
+    digest: str  # "sha256:<hexadecimal>", or "sha1:…" or "md5:…" where nothing better was published
 
     @property
     def filename(self) -> str:
@@ -24,7 +24,11 @@ class Member:
     def matches(self, file: Path) -> bool:
         """Whether `file` is there and is, byte for byte, this member."""
         algorithm, _, expected = self.digest.partition(":")
-        return file.is_file() and file.stat().st_size == self.size and digest_of(file, algorithm) == expected
+        return file.is_file() and self.size in (None, file.stat().st_size) and digest_of(file, algorithm) == expected
+
+    def __str__(self) -> str:
+        size = "" if self.size is None else f"of {self.size:,} bytes "
+        return f"{self.filename} {size}with {self.digest}"
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,26 @@ class Source:
     sha256: str | None = None  # of the archive; the members are checked in any case
     size: int | None = None  # of the archive, in bytes
     other_urls: tuple[str, ...] = ()  # asked in this order where `url` does not answer
+    folder: str = ""  # within the cache, where another corpus has members of the same names
 
     @property
     def archive(self) -> str:
         return self.url.rpartition("/")[2]
+
+
+def _wikitext(name: str, sha256: str, *, train: str, valid: str, test: str) -> Source:
+    """The words of WikiText as Merity et al. published them; SHA-1 of the members as GluonNLP checks them.
+
+    The first publisher's address, research.metamind.io at Amazon, has been closed; this one is the first author's.
+    """
+    digests = {"train": train, "valid": valid, "test": test}
+    return Source(
+        url=f"https://wikitext.smerity.com/{name}-v1.zip",
+        other_urls=(f"https://s3.amazonaws.com/research.metamind.io/wikitext/{name}-v1.zip",),
+        members=tuple(Member(f"{name}/wiki.{part}.tokens", None, f"sha1:{digest}") for part, digest in digests.items()),
+        sha256=sha256,
+        folder=name,
+    )
 
 
 SOURCES = {
@@ -79,6 +99,20 @@ SOURCES = {
         members=(Member("text8", 100_000_000, "md5:3bea1919949baf155f99411df5fada7e"),),
         sha256="a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232",
     ),
+    "wikitext2": _wikitext(
+        "wikitext-2",
+        "92675f1d63015c1c8b51f1656a52d5bdbc33aafa60cc47a218a66e7ee817488c",
+        train="863f29c46ef9d167fff4940ec821195882fe29d1",
+        valid="0418625c8b4da6e4b5c7a0b9e78d4ae8f7ee5422",
+        test="c7b8ce0aa086fb34dab808c5c49224211eb2b172",
+    ),
+    "wikitext103": _wikitext(
+        "wikitext-103",
+        "242ba0f20b329cfdf1ccc61e9e9e5b59becf189db7f7a81cd2a0e2fc31539590",
+        train="b7497e2dfe77e72cfef5e3dbc61b7b53712ac211",
+        valid="c326ac59dc587676d58c422eb8a03e119582f92b",
+        test="8a5befc548865cec54ed4273cf87dbbad60d1e47",
+    ),
 }
 
 
@@ -95,6 +129,7 @@ def obtain(source: Source, data_path: Path | None, cache: Path, download: bool) 
         DataError: a local file is not the published one, or nothing is found and `download` is False or fails. The
             message says which file to put where.
     """
+    cache = cache / source.folder
     wanted = " and ".join(member.filename for member in source.members)
     advice = f"put {source.archive} (from {source.url}) or {wanted} into {data_path or cache}"
     if data_path is not None:
@@ -145,8 +180,7 @@ def _local_files(source: Source, folder: Path) -> list[Path] | None:
             for member, file in zip(source.members, files, strict=True):
                 if not member.matches(file):
                     raise DataError(
-                        f"{file} is not the published {member.filename} of {member.size:,} bytes with {member.digest}: "
-                        "replace it, or use dataset=text for a text of your own"
+                        f"{file} is not the published {member}: replace it, or use dataset=text for a text of your own"
                     )
             return files
     return None

@@ -32,6 +32,9 @@ Pack = Callable[[dict[str, bytes]], bytes]
 Hash = Callable[[bytes], str]
 
 
+WIKITEXT = {part: f" = {part} = \n \n the {part} \n".encode() for part in ("train", "valid", "test")}
+
+
 @pytest.fixture
 def sources(monkeypatch: pytest.MonkeyPatch, sha256: Hash, make_zip: Pack, server: Any) -> None:
     """Small corpora take the place of the published ones, on the local server."""
@@ -63,6 +66,74 @@ def test_the_penn_treebank_has_its_published_counts() -> None:
     assert len(np.unique(corpus.train)) == 10_000
     first_line = (PTB / "ptb.test.txt").read_text().splitlines()[0]
     assert corpus.vocabulary.decode(corpus.test[:8]) == first_line.strip() + "\nbut"
+
+
+@needs_ptb
+def test_the_characters_of_the_penn_treebank_have_the_counts_of_others() -> None:
+    corpus = load_corpus("ptb_char", PTB, download=False)
+    assert (len(corpus.train), len(corpus.valid), len(corpus.test)) == (5_017_482, 393_042, 442_423)
+    assert (len(corpus.vocabulary), len(np.unique(corpus.test))) == (50, 48)
+    assert (corpus.level, corpus.metric) == ("char", "bits per character")
+    line = (PTB / "ptb.test.txt").read_text().splitlines()[0]
+    assert corpus.vocabulary.decode(corpus.test[:40]).startswith(line.strip().replace(" ", "_") + "\nbut_")
+
+
+@pytest.mark.usefixtures("sources")
+def test_the_characters_are_those_of_the_words_of_a_line_joined(tmp_path: Path, make_tgz: Pack, server: Any) -> None:
+    server.body = make_tgz(PACKED)
+    corpus = load_corpus("ptb_char", cache_path=tmp_path)
+    assert corpus.vocabulary.decode(corpus.train) == "the_cat\nthe_dog\n"
+    assert corpus.vocabulary.decode(corpus.valid) == "a_dog\n"
+    assert load_corpus("ptb", cache_path=tmp_path, download=False).level == "word"  # the same files
+
+
+@pytest.fixture(params=["wikitext2", "wikitext103"])
+def wikitext(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, make_zip: Pack, server: Any) -> str:
+    """The name of a WikiText corpus, of which a small stand-in is on the local server."""
+    folder = SOURCES[request.param].folder
+    server.body = make_zip({f"{folder}/wiki.{part}.tokens": text for part, text in WIKITEXT.items()})
+    members = tuple(
+        Member(f"{folder}/wiki.{part}.tokens", None, f"sha1:{hashlib.sha1(text).hexdigest()}")
+        for part, text in WIKITEXT.items()
+    )
+    archive = hashlib.sha256(server.body).hexdigest()
+    monkeypatch.setitem(SOURCES, request.param, Source(server.url("w.zip"), members, archive, folder=folder))
+    return request.param
+
+
+def test_wikitext_has_a_line_end_for_every_line(wikitext: str, tmp_path: Path, server: Any) -> None:
+    for _ in range(2):
+        corpus = load_corpus(wikitext, cache_path=tmp_path)
+        assert corpus.vocabulary.decode(corpus.train) == "= train =\n\nthe train\n"
+        assert np.count_nonzero(corpus.test == corpus.vocabulary.symbols.index("<eos>")) == 3
+        assert (corpus.level, corpus.metric) == ("word", "perplexity")
+    assert len(server.ranges) == 1
+    assert {file.parent.name for file in tmp_path.rglob("*.tokens")} == {SOURCES[wikitext].folder}
+
+
+@pytest.mark.parametrize("fault", ["html", "another archive", "another member"])
+def test_a_wikitext_that_is_not_the_published_one_is_refused(
+    wikitext: str, fault: str, tmp_path: Path, make_zip: Pack, server: Any
+) -> None:
+    path = f"{SOURCES[wikitext].folder}/wiki.train.tokens"
+    whole, server.body = server.body, b"<html>Please log in</html>" if fault == "html" else make_zip({path: b"other"})
+    if fault == "another member":
+        (tmp_path / SOURCES[wikitext].folder).mkdir()
+        (tmp_path / SOURCES[wikitext].folder / "w.zip").write_bytes(server.body)
+    with pytest.raises(DataError, match="is not the expected file"):
+        load_corpus(wikitext, cache_path=tmp_path)
+    if fault != "another member":
+        server.body = whole
+        assert len(load_corpus(wikitext, cache_path=tmp_path).valid) == 8
+
+
+def test_a_changed_wikitext_of_the_user_is_refused(wikitext: str, tmp_path: Path) -> None:
+    for part, text in WIKITEXT.items():
+        (tmp_path / f"wiki.{part}.tokens").write_bytes(text)
+    assert len(load_corpus(wikitext, tmp_path, download=False).test) == 8
+    (tmp_path / "wiki.test.tokens").write_bytes(b"other")
+    with pytest.raises(DataError, match=r"is not the published wiki\.test\.tokens with sha1:"):
+        load_corpus(wikitext, tmp_path, download=False)
 
 
 @pytest.mark.usefixtures("sources")
@@ -271,7 +342,10 @@ def test_a_text_too_short_for_its_split(tmp_path: Path) -> None:
 
 
 def test_the_names_are_those_of_the_documentation() -> None:
-    assert list(CORPORA) == ["ptb", "enwik8", "text8", "text", "pydoc"]
+    names = ["ptb", "enwik8", "text8", "ptb_char", "wikitext2", "wikitext103", "text", "pydoc"]
+    assert list(CORPORA) == names
+    page = (Path(__file__).parents[2] / "datasets" / "README.md").read_text()
+    assert [line.split("`")[1] for line in page.split("### Checks")[0].splitlines() if line.startswith("| `")] == names
 
 
 def test_published_checks_are_the_known_ones() -> None:
@@ -281,6 +355,13 @@ def test_published_checks_are_the_known_ones() -> None:
     assert SOURCES["text8"].sha256.startswith("a6640522afe85d19")
     assert SOURCES["text8"].members[0] == Member("text8", 10**8, "md5:3bea1919949baf155f99411df5fada7e")
     assert [member.size for member in SOURCES["ptb"].members] == [5_101_618, 399_782, 449_945]
+    assert (SOURCES["wikitext2"].sha256 or "").startswith("92675f1d63015c1c")
+    assert (SOURCES["wikitext103"].sha256 or "").startswith("242ba0f20b329cfd")
+    assert [member.digest[:13] for member in SOURCES["wikitext103"].members] == [
+        "sha1:b7497e2d",
+        "sha1:c326ac59",
+        "sha1:8a5befc5",
+    ]
     assert replace(SOURCES["ptb"], url="http://elsewhere/a.tgz").archive == "a.tgz"
 
 
@@ -342,6 +423,6 @@ def test_another_address_is_asked_where_the_first_has_nothing(
     assert len(server.ranges) == 2
 
 
-@pytest.mark.parametrize("name", ["ptb", "enwik8", "text8"])
+@pytest.mark.parametrize("name", SOURCES)
 def test_the_secure_address_is_asked_first(name: str) -> None:
     assert SOURCES[name].url.startswith("https://")

@@ -239,6 +239,16 @@ def test_a_member_that_never_ends_does_not_fill_the_disk(tmp_path: Path, monkeyp
         unpack(tmp_path / "bomb.zip", "")
 
 
+def test_a_member_of_unknown_size_does_not_fill_the_disk(
+    pack: Callable[..., Path], sha256: Hash, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, file = pack({"data/corpus": BODY}), Path("unpacked") / "corpus"
+    extract(archive, "data/corpus", archive.parent / file, size=None, digest=f"sha256:{sha256(BODY)}")
+    monkeypatch.setattr(download, "LARGEST_MEMBER", len(BODY) - 1)
+    with pytest.raises(DataError, match="is not the expected file with sha256:"):
+        extract(archive, "data/corpus", archive.parent / file, size=None, digest=f"sha256:{sha256(BODY)}")
+
+
 @pytest.mark.parametrize(
     "damage",
     [
