@@ -175,8 +175,10 @@ def answers(model: Model, vectors: Mapping[str, NDArray]) -> Iterator[dict[str, 
 
 def masks_of(vectors: Mapping[str, NDArray], number: int) -> VariationalMasks:
     """The masks of one training step."""
-    masks = {kind: vectors[f"masks/{kind}"][number].astype(np.float64) for kind in VariationalMasks._fields}
-    return VariationalMasks(masks["embedding"], [masks["input"]], [masks["state"]], masks["output"])
+    embedding, input_mask, state_mask, output = (
+        vectors[f"masks/{kind}"][number].astype(np.float64) for kind in ("embedding", "input", "state", "output")
+    )
+    return VariationalMasks(embedding, [input_mask], [state_mask], output)
 
 
 def below(tensors: Mapping[str, NDArray], folder: str) -> dict[str, NDArray]:

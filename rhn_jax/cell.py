@@ -122,6 +122,7 @@ class RHNCell(nnx.RNNCellBase):
         inputs: ArrayLike,
         input_mask: ArrayLike | None = None,
         state_mask: ArrayLike | None = None,
+        update_mask: ArrayLike | None = None,
     ) -> tuple[Array, Array]:
         """The state (..., H) after one time step, twice: as the new carry and as the output.
 
@@ -130,11 +131,12 @@ class RHNCell(nnx.RNNCellBase):
             inputs: (..., E); all axes but the last are batch axes.
             input_mask: (M, ..., E) multiplies the inputs; M = 1 if the gates share it, else G.
             state_mask: (M, ..., H) multiplies what the gates see of the state, at every micro-step.
+            update_mask: (..., H) multiplies the candidate h, at every micro-step.
         """
         carry = self.promote(carry)
-        input_mask, state_mask = mask_tensors((input_mask, state_mask), like=carry)
+        input_mask, state_mask, update_mask = mask_tensors((input_mask, state_mask, update_mask), like=carry)
         projected = self.project(inputs, input_mask)  # (..., G*H)
-        state = time_step(carry, projected, *self._recurrent_parameters(), state_mask, self.activation)
+        state = time_step(carry, projected, *self._recurrent_parameters(), state_mask, self.activation, update_mask)
         return state, state  # (..., H) each
 
     def project(self, x: ArrayLike, mask: Array | None = None) -> Array:
@@ -148,9 +150,11 @@ class RHNCell(nnx.RNNCellBase):
         state: Array,
         state_mask: Array | None = None,
         valid: Array | None = None,
+        update_mask: Array | None = None,
     ) -> Array:
         """States (T, B, H) by `fast_recurrence` or `plain_recurrence`, with this cell's parameters."""
-        return recurrence(projected, state, *self._recurrent_parameters(), state_mask, self.activation, valid)
+        masks = state_mask, self.activation, valid, update_mask
+        return recurrence(projected, state, *self._recurrent_parameters(), *masks)
 
     def initialize_carry(
         self,

@@ -43,12 +43,13 @@ def fast_recurrence(
     state_mask: Array | None = None,
     activation: str = "tanh",
     valid: Array | None = None,
+    update_mask: Array | None = None,
     recompute: bool = False,
 ) -> Array:
     """`plain_recurrence` with a hand-written backward, which is itself differentiable in reverse mode.
 
     Args:
-        projected, state, recurrent_weights, biases, state_mask, activation, valid: see `plain_recurrence`.
+        projected, state, recurrent_weights, biases, state_mask, activation, valid, update_mask: see `plain_recurrence`.
         recompute: keep `projected` and the states for the backward but no gates, and compute these anew there, one
             matrix product per micro-step: exact, in a little more time, and in less memory where there are several
             slices.
@@ -60,7 +61,7 @@ def fast_recurrence(
         TypeError: in forward mode (`jax.jvp`, `jax.jacfwd`), which only `plain_recurrence` has. `jax.hessian` works: it
             is forward mode over the hand-written backward.
     """
-    inputs = _Inputs(projected, state, tuple(recurrent_weights), biases, state_mask, valid)
+    inputs = _Inputs(projected, state, tuple(recurrent_weights), biases, state_mask, valid, update_mask)
     time, *batch = projected.shape[:-1]
     length = steps_per_slice(time, math.prod(batch), _SLICE_ROWS) if _has_fixed_sizes(projected) else time
     if length == time:
@@ -87,6 +88,7 @@ class _Inputs(NamedTuple):
     biases: Array
     state_mask: Array | None
     valid: Array | None
+    update_mask: Array | None
 
 
 class _Gates(NamedTuple):
@@ -113,7 +115,7 @@ def _gates(
 
 def _forward(activation: str, inputs: _Inputs, keep_gates: bool) -> tuple[Array, list[Array], list[_Gates] | None]:
     """Outputs (T, B, H); and per micro-step the states (T, B, H) that it starts from, and its gates."""
-    projected, state, weights, biases, state_mask, valid = inputs
+    projected, state, weights, biases, state_mask, valid, update_mask = inputs
     blocks_of_weights = [_blocks(weight, state_mask) for weight in weights]  # [micro-step][mask] (H, G*H / M)
     transpose = _has_fixed_sizes(projected) and math.prod(projected.shape[:-1]) >= _ROWS_WORTH_A_TRANSPOSE
     if transpose:  # and back in the loop, where the product does it
@@ -132,7 +134,7 @@ def _forward(activation: str, inputs: _Inputs, keep_gates: bool) -> tuple[Array,
             )
             states.append(s)
             gates.append(gates_now)
-            s = h * t + s * (1 - t if c is None else c)  # (B, H)
+            s = _masked_update(h, update_mask) * t + s * (1 - t if c is None else c)  # (B, H)
         if valid_now is not None:
             s = jnp.where(valid_now, s, before)  # (B, H)
         return s, (s, states, gates if keep_gates else None)
@@ -154,19 +156,20 @@ class _Residuals(NamedTuple):
     biases: Array
     state_mask: Array | None
     valid: Array | None
+    update_mask: Array | None
     states: list[Array]
     gates: list[_Gates] | None
 
 
 def _fast_forward(activation: str, recompute: bool, inputs: _Inputs) -> tuple[Array, _Residuals]:
     outputs, states, gates = _forward(activation, inputs, keep_gates=not recompute)
-    projected, _, weights, biases, state_mask, valid = inputs
-    return outputs, _Residuals(projected if recompute else None, weights, biases, state_mask, valid, states, gates)
+    projected, _, weights, biases, *masks = inputs
+    return outputs, _Residuals(projected if recompute else None, weights, biases, *masks, states, gates)
 
 
 def _fast_backward(activation: str, recompute: bool, residuals: _Residuals, d_outputs: Array) -> tuple[_Inputs]:
     """Gradients of the inputs, given the gradient of the outputs (T, B, H)."""
-    projected, weights, biases, state_mask, valid, states, gates = residuals
+    projected, weights, biases, state_mask, valid, update_mask, states, gates = residuals
     slope = _ACTIVATION_SLOPE[activation]
     blocks = [_blocks(weight, state_mask) for weight in weights]
     if gates is None:
@@ -176,9 +179,9 @@ def _fast_backward(activation: str, recompute: bool, residuals: _Residuals, d_ou
         ]
 
     def time_step(
-        carry: tuple[Array, Array | None], now: tuple[Array, Array | None, list[Array], list[_Gates]]
-    ) -> tuple[tuple[Array, Array | None], list[Array]]:
-        d_s, d_mask = carry  # (B, H), (M, B, H)
+        carry: tuple[Array, Array | None, Array | None], now: tuple[Array, Array | None, list[Array], list[_Gates]]
+    ) -> tuple[tuple[Array, Array | None, Array | None], list[Array]]:
+        d_s, d_mask, d_update = carry  # (B, H), (M, B, H), (B, H)
         d_output, valid_now, states_now, gates_now = now
         d_s = d_after = d_s + d_output
         if valid_now is not None:  # a held state hands its gradient to the state before, and nothing to the gates
@@ -186,10 +189,10 @@ def _fast_backward(activation: str, recompute: bool, residuals: _Residuals, d_ou
         d_z_of_micro_steps = []
         for micro_step in reversed(range(len(weights))):
             s, (h, t, c) = states_now[micro_step], gates_now[micro_step]
-            if c is None:
-                d_gates = [t * slope(h), (h - s) * t * (1 - t)]  # per gate (B, H), still without the factor d_s
-            else:
-                d_gates = [t * slope(h), h * t * (1 - t), s * c * (1 - c)]
+            updated, d_h = _masked_update(h, update_mask), _masked_update(t * slope(h), update_mask)  # (B, H) each
+            d_t = (updated - s if c is None else updated) * t * (1 - t)  # coupled: c = 1 - t depends on t as well
+            d_gates = [d_h, d_t] if c is None else [d_h, d_t, s * c * (1 - c)]  # (B, H) each, without the factor d_s
+            d_update = None if d_update is None else d_update + d_s * t * h
             d_z = jnp.concatenate([d_s * d_gate for d_gate in d_gates], axis=-1)  # (B, G*H)
             d_z_of_micro_steps.append(d_z)
             d_s_masked, d_mask_now = _masked_linear_backward(d_z, s, blocks[micro_step], state_mask)
@@ -197,19 +200,24 @@ def _fast_backward(activation: str, recompute: bool, residuals: _Residuals, d_ou
             d_mask = None if d_mask is None or d_mask_now is None else d_mask + d_mask_now
         if valid_now is not None:
             d_s = jnp.where(valid_now, d_s, d_after)
-        return (d_s, d_mask), d_z_of_micro_steps[::-1]
+        return (d_s, d_mask, d_update), d_z_of_micro_steps[::-1]
 
     start = (
         jnp.zeros(d_outputs.shape[1:], d_outputs.dtype),
         None if state_mask is None else jnp.zeros_like(state_mask),
+        None if update_mask is None else jnp.zeros_like(update_mask),
     )
-    (d_state, d_mask), d_zs = lax.scan(time_step, start, (d_outputs, valid, states, gates), reverse=True)
+    (d_state, d_mask, d_update), d_zs = lax.scan(time_step, start, (d_outputs, valid, states, gates), reverse=True)
     d_weights = tuple(_weight_gradient(s, d_z, state_mask) for s, d_z in zip(states, d_zs, strict=True))
     d_biases = jnp.stack([d_z.reshape(-1, d_z.shape[-1]).sum(axis=0) for d_z in d_zs])  # (L, G*H)
-    return (_Inputs(d_zs[0], d_state, d_weights, d_biases, d_mask, valid=None),)
+    return (_Inputs(d_zs[0], d_state, d_weights, d_biases, d_mask, None, d_update),)
 
 
 _fast_recurrence.defvjp(_fast_forward, _fast_backward)
+
+
+def _masked_update(x: Array, update_mask: Array | None) -> Array:
+    return x if update_mask is None else x * update_mask
 
 
 def _has_fixed_sizes(array: Array) -> bool:

@@ -142,8 +142,9 @@ class RHN(nnx.Module):
             reverse: read the valid time steps from the last to the first.
             keep_order: with `reverse`, outputs in the order of time; otherwise in the order of reading.
             deterministic: True is no dropout, False is dropout; None is what the layer is set to.
-            masks: in place of dropout, of which `input` and `state` are used, per layer and direction (M, B, E_i) and
-                (M, B, H), M = 1 if the gates share a mask, else G.
+            masks: in place of dropout, of which `input`, `state` and `update` are used, per layer and direction
+                (M, B, E_i), (M, B, H) and (B, H), M = 1 if the gates share a mask, else G. A layer that reads forwards
+                also takes `input` per time step, (M, B, T, E_i).
             rngs: draw the dropout masks and, if there is a `carry_init`, the carry; None is what the layer holds.
 
         Returns:
@@ -175,7 +176,8 @@ class RHN(nnx.Module):
         if masks is None:
             masks = self._draw_masks(batch, deterministic, rngs if isinstance(rngs, nnx.Rngs) else None)
         else:
-            self._check_masks(masks, batch)
+            reads_forward = self.config.directions == "forward" and not reverse
+            self._check_masks(masks, batch, x.shape[0] if reads_forward else None)
         masks = mask_tensors(masks, like=carry[0])
         valid = None
         if seq_lengths is not None:
@@ -240,17 +242,19 @@ class RHN(nnx.Module):
         number: int,
         x: Array,
         state: Array,
-        masks: tuple[Array | None, Array | None],
+        masks: tuple[Array | None, Array | None, Array | None],
         valid: Array | None,
         backwards: bool,
     ) -> tuple[Array, Array]:
         """Of one cell the states (T, B, H), in the order of time, and the last that it comes to (B, H)."""
         if backwards:  # the padding comes first then, and the state is held through it
             x, valid = jax.tree.map(lambda a: jnp.flip(a, axis=0), (x, valid))
-        input_mask, state_mask = masks  # (M, B, E_i), (M, B, H)
+        input_mask, state_mask, update_mask = masks  # (M, B, E_i), (M, B, H), (B, H)
+        if input_mask is not None and input_mask.ndim == x.ndim + 1:
+            input_mask = jnp.moveaxis(input_mask, -2, 1)  # (M, B, T, E_i) to (M, T, B, E_i)
         cell = self.cells[number]
         projected = cell.project(x, input_mask)  # (T, B, G*H)
-        states = cell.recur(RECURRENCES[self.recurrence], projected, state, state_mask, valid)  # (T, B, H)
+        states = cell.recur(RECURRENCES[self.recurrence], projected, state, state_mask, valid, update_mask)  # (T, B, H)
         last = state if states.shape[0] == 0 else states[-1]
         return jnp.flip(states, axis=0) if backwards else states, last
 
@@ -290,18 +294,26 @@ class RHN(nnx.Module):
             state=draw(self.state_dropout, [self.config.hidden_size] * len(cells)),
         )
 
-    def _check_masks(self, masks: VariationalMasks, batch: tuple[int, ...]) -> None:
-        """Raise ValueError unless there are (M, B, E_i) and (M, B, H) for every cell; either may be None."""
+    def _check_masks(self, masks: VariationalMasks, batch: tuple[int, ...], length: int | None) -> None:
+        """Raise ValueError unless there are (M, B, E_i), (M, B, H) and (B, H) for every cell; each may be None.
+
+        With a `length`, T, those of the input may be (M, B, T, E_i).
+        """
         cells = list(self.config.cells())
-        widths = {"input": [cell.input_size for cell in cells], "state": [self.config.hidden_size] * len(cells)}
-        for name, widths_of_cells in widths.items():
+        of_state = [(*batch, self.config.hidden_size)] * len(cells)
+        of_input = [(*batch, cell.input_size) for cell in cells]
+        of_input_over_time = [(*batch, length, cell.input_size) for cell in cells]
+        for name, expected in {"input": of_input, "state": of_state, "update": of_state}.items():
             given = getattr(masks, name)
             if given is None:
                 continue
             shapes = [tuple(jnp.shape(mask)) for mask in given]
-            expected = [(*batch, width) for width in widths_of_cells]
-            if [shape[1:] for shape in shapes] != expected or not {s[0] for s in shapes} <= {1, self.config.num_gates}:
+            leading = set() if name == "update" else {shape[:1] for shape in shapes}  # M of each
+            found = [shape[len(leading) > 0 :] for shape in shapes]
+            fits = found == expected or (name == "input" and found == of_input_over_time)
+            if not (fits and leading <= {(1,), (self.config.num_gates,)}):
+                before = () if name == "update" else (self.config.num_gate_masks,)
                 raise ValueError(
                     f"masks.{name} of shapes {shapes} is not accepted: expected one mask per layer and direction,"
-                    f" {[(self.config.num_gate_masks, *shape) for shape in expected]}"
+                    f" {[(*before, *shape) for shape in expected]}"
                 )

@@ -34,6 +34,8 @@ class RHNLanguageModel(nnx.Module):
         rhn: the `RHN` between embedding and softmax.
         softmax_weight: (H, V), or None if tied.
         softmax_bias: (V,).
+        projection_weight: (H, E) between the top layer and a softmax that is tied to an embedding of another width, or
+            None.
     """
 
     def __init__(
@@ -67,6 +69,9 @@ class RHNLanguageModel(nnx.Module):
         )
         self.softmax_weight = None if config.tie_weights else parameter(config.hidden_size, config.vocab_size)
         self.softmax_bias = parameter(config.vocab_size)
+        self.projection_weight = (
+            parameter(config.hidden_size, config.embedding_width) if config.has_projection else None
+        )
 
     def __call__(
         self, tokens: ArrayLike, state: Sequence[ArrayLike] | None = None, masks: VariationalMasks | None = None
@@ -96,9 +101,13 @@ class RHNLanguageModel(nnx.Module):
         x = embedding[tokens.T]  # (T, B, E)
         if masks.embedding is not None:
             x = x * masks.embedding.T[..., None]
+        if state is not None and masks.carried is not None:
+            state = [jnp.asarray(s) * masks.carried[:, None] for s in state]
         new_state, top = self.rhn(x, initial_carry=state, masks=masks)  # per layer (B, H); (T, B, H)
         if masks.output is not None:
-            top = top * masks.output
+            top = top * (masks.output if masks.output.ndim == 2 else masks.output.swapaxes(0, 1))
+        if self.projection_weight is not None:
+            top = top @ self.projection_weight[...]  # (T, B, E)
         if self.softmax_weight is None:
             logits = jnp.tensordot(top, embedding, axes=(-1, -1))  # (T, B, V); XLA would copy the embedding's transpose
         else:
@@ -138,6 +147,8 @@ class RHNLanguageModel(nnx.Module):
         if self.softmax_weight is not None:
             put(self.softmax_weight, parameters["softmax.weight"])
         put(self.softmax_bias, parameters["softmax.bias"])
+        if self.projection_weight is not None:
+            put(self.projection_weight, parameters["projection.weight"])
 
     def export_parameters(self) -> dict[str, NDArray]:
         """Copies of the parameters, by the names and in the shapes of `rhn.spec.parameters`."""
@@ -145,4 +156,6 @@ class RHNLanguageModel(nnx.Module):
         if self.softmax_weight is not None:
             tensors["softmax.weight"] = copy_of(self.softmax_weight)
         tensors["softmax.bias"] = copy_of(self.softmax_bias)
+        if self.projection_weight is not None:
+            tensors["projection.weight"] = copy_of(self.projection_weight)
         return tensors

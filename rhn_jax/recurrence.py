@@ -18,11 +18,13 @@ Activation = Callable[[Array], Array]
 ACTIVATION: dict[str, Activation] = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "relu": jax.nn.relu}
 
 
-def micro_step(s: Array, z: Array, activation: Activation) -> Array:
+def micro_step(s: Array, z: Array, activation: Activation, update_mask: Array | None = None) -> Array:
     """The state after one micro-step (B, H), from the state s before it and the gates' arguments z (B, G*H)."""
     z_h, z_t, *z_c = jnp.split(z, z.shape[-1] // s.shape[-1], axis=-1)  # (B, H) each
     h, t = activation(z_h), jax.nn.sigmoid(z_t)  # (B, H) each
     c = jax.nn.sigmoid(z_c[0]) if z_c else 1 - t  # (B, H)
+    if update_mask is not None:
+        h = h * update_mask  # (B, H)
     return h * t + s * c  # (B, H): the carried s is never masked
 
 
@@ -33,19 +35,20 @@ def time_step(
     biases: Array,
     state_mask: Array | None = None,
     activation: str = "tanh",
+    update_mask: Array | None = None,
 ) -> Array:
     """The state (B, H) after the L micro-steps of one time step.
 
     Args:
         s: (B, H), the state after the time step before.
         projected: (B, G*H), what the input adds to the gates' arguments, at the first micro-step only.
-        recurrent_weights, biases, state_mask, activation: see `plain_recurrence`.
+        recurrent_weights, biases, state_mask, activation, update_mask: see `plain_recurrence`.
     """
     for step, (weight, bias) in enumerate(zip(recurrent_weights, biases, strict=True)):
         z = masked_linear(s, weight, state_mask) + bias  # (B, G*H)
         if step == 0:
             z = z + projected
-        s = micro_step(s, z, ACTIVATION[activation])  # (B, H)
+        s = micro_step(s, z, ACTIVATION[activation], update_mask)  # (B, H)
     return s
 
 
@@ -57,6 +60,7 @@ def plain_recurrence(
     state_mask: Array | None = None,
     activation: str = "tanh",
     valid: Array | None = None,
+    update_mask: Array | None = None,
 ) -> Array:
     """States after every time step of a window, differentiated by JAX: any order, any mode; slower.
 
@@ -68,6 +72,7 @@ def plain_recurrence(
         state_mask: (M, B, H) constant over time and micro-steps, or None.
         activation: of the candidate h; "tanh", "sigmoid" or "relu".
         valid: (T, B, 1) truth values; where one is False, the state is held (SPEC.md 7.2). None: all are True.
+        update_mask: (B, H) on the candidate h, constant over time and micro-steps, or None.
 
     Returns:
         (T, B, H).
@@ -75,7 +80,7 @@ def plain_recurrence(
 
     def step(s: Array, now: tuple[Array, Array | None]) -> tuple[Array, Array]:
         projected_now, valid_now = now  # (B, G*H), (B, 1)
-        after = time_step(s, projected_now, recurrent_weights, biases, state_mask, activation)  # (B, H)
+        after = time_step(s, projected_now, recurrent_weights, biases, state_mask, activation, update_mask)  # (B, H)
         s = after if valid_now is None else jnp.where(valid_now, after, s)  # (B, H)
         return s, s
 
@@ -89,7 +94,7 @@ def masked_linear(x: Array, weight: Array, mask: Array | None) -> Array:
     Args:
         x: (..., B, features).
         weight: (features, G*H).
-        mask: (M, B, features), M = 1 if the gates share it, else G; or None.
+        mask: (M, B, features), or (M, ..., B, features), M = 1 if the gates share it, else G; or None.
 
     Returns:
         (..., B, G*H).

@@ -175,6 +175,7 @@ class RHNCell(keras.layers.Layer, DropoutRNNCell):
         input_mask: tf.Tensor | None = None,
         state_mask: tf.Tensor | None = None,
         training: bool = False,
+        update_mask: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, Any]:
         """The state (B, H) after one time step, as output and in the structure of `states`.
 
@@ -185,14 +186,14 @@ class RHNCell(keras.layers.Layer, DropoutRNNCell):
             state_mask: (M, B, H) multiplies what the gates see of the state, at every micro-step.
             training: whether to drop at the layer's rates where no mask is given. The masks that are drawn stay until
                 `reset_dropout_mask` and `reset_recurrent_dropout_mask`, which `keras.layers.RNN` calls.
+            update_mask: (B, H) multiplies the candidate h, at every micro-step.
         """
         state = states[0] if isinstance(states, list | tuple) else states  # (B, H)
         if training and input_mask is None and state_mask is None:
             input_mask, state_mask = self.get_dropout_mask(inputs), self.get_recurrent_dropout_mask(state)
         projected = self.project(inputs, input_mask)  # (B, G*H)
-        output = time_step(
-            state, projected, self.recurrent_weights, self.biases, state_mask, self.activation, self.precision
-        )  # (B, H)
+        options = self.activation, self.precision, update_mask
+        output = time_step(state, projected, self.recurrent_weights, self.biases, state_mask, *options)  # (B, H)
         return output, [output] if isinstance(states, list | tuple) else output
 
     def project(self, inputs: tf.Tensor, input_mask: tf.Tensor | None = None) -> tf.Tensor:

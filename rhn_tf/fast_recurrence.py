@@ -11,6 +11,7 @@ Shapes: as in `recurrence.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -47,6 +48,7 @@ def fast_recurrence(
     activation: str = "tanh",
     precision: Precision = UNROUNDED,
     valid: tf.Tensor | None = None,
+    update_mask: tf.Tensor | None = None,
     recompute: bool = False,
 ) -> tf.Tensor:
     """States after every time step of a window (T, B, H): `plain_recurrence` with a hand-written backward.
@@ -56,7 +58,7 @@ def fast_recurrence(
 
     Args:
         projected, state, recurrent_weights, biases, activation, precision, valid: see `plain_recurrence`.
-        state_mask: likewise; its gradient is None.
+        state_mask, update_mask: likewise; their gradients are None.
         recompute: keep `projected` and the states for the backward but no gates, and compute these anew there: exact,
             in less memory and a little more time.
 
@@ -77,7 +79,9 @@ def fast_recurrence(
             offset = projected[time] if micro_step == 0 else offsets[micro_step]  # (B, G*H) or (G*H,)
             return _gates(recurrent[micro_step].forward(s) + offset, s, activation)
 
-        ends, gates = _forward(compute_gates, projected, state, valid, depth=len(weights), keep_gates=not recompute)
+        ends, gates = _forward(
+            compute_gates, projected, state, valid, update_mask, depth=len(weights), keep_gates=not recompute
+        )
         outputs = ends[-1]  # (T, B, H)
 
         def kept_gates(micro_step: int, time: tf.Tensor, s: tf.Tensor) -> list[tf.Tensor]:
@@ -89,7 +93,8 @@ def fast_recurrence(
             # Recomputed step by step, too: one product per micro-step for all time steps is no faster here, and brings
             # back the very arrays that were not to be kept.
             gates_at = compute_gates if recompute else kept_gates
-            gradients = _backward_in_slices(d_outputs, starts, gates_at, valid, recurrent, activation)
+            through = partial(_micro_step_gradient, activation=activation, update_mask=update_mask)
+            gradients = _backward_in_slices(d_outputs, starts, gates_at, valid, recurrent, through)
             return [tf.raw_ops.PreventGradient(input=g, message=_NO_SECOND_DERIVATIVE) for g in gradients]
 
         return outputs, gradient
@@ -105,10 +110,10 @@ def _gates(z: tf.Tensor, s: tf.Tensor, activation: str) -> list[tf.Tensor]:
     return [ACTIVATION[activation](z_h), tf.sigmoid(z_t), *map(tf.sigmoid, z_c)]
 
 
-def _next_state(s: tf.Tensor, gates: list[tf.Tensor]) -> tf.Tensor:
+def _next_state(s: tf.Tensor, gates: list[tf.Tensor], update_mask: tf.Tensor | None) -> tf.Tensor:
     """The state after a micro-step (B, H), from the state s before it and the gates."""
     h, t, *c = gates
-    return h * t + s * (c[0] if c else 1 - t)
+    return _masked(h, update_mask) * t + s * (c[0] if c else 1 - t)
 
 
 def _forward(
@@ -116,6 +121,7 @@ def _forward(
     projected: tf.Tensor,
     state: tf.Tensor,
     valid: tf.Tensor | None,
+    update_mask: tf.Tensor | None,
     depth: int,
     keep_gates: bool,
 ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
@@ -130,7 +136,7 @@ def _forward(
         before = s  # (B, H)
         for micro_step in range(depth):
             values = gates_at(micro_step, time, s)  # (B, H) each
-            s = _next_state(s, values)  # (B, H)
+            s = _next_state(s, values, update_mask)  # (B, H)
             if valid is not None and micro_step == depth - 1:
                 s = tf.where(valid[time], s, before)  # (B, H)
             ends[micro_step] = ends[micro_step].write(time, s)
@@ -151,7 +157,7 @@ def _backward_in_slices(
     gates_at: GatesAt,
     valid: tf.Tensor | None,
     recurrent: Sequence[_RecurrentProjection],
-    activation: str,
+    through: Callable[..., tuple[tf.Tensor, tf.Tensor]],
 ) -> tuple[tf.Tensor, ...]:
     """As `_backward` from a zero `d_state` on, in memory for the gates' gradients in one slice of a long window."""
     no_gradient = tf.zeros_like(d_outputs[0])  # (B, H)
@@ -159,7 +165,7 @@ def _backward_in_slices(
     # A window of unknown size is taken whole: only what is compiled for one size can be long.
     steps = length if None in (length, batch_size) else steps_per_slice(length, batch_size, _SLICE_ROWS)
     if steps == length:
-        return _backward(d_outputs, no_gradient, starts, gates_at, valid, recurrent, activation)
+        return _backward(d_outputs, no_gradient, starts, gates_at, valid, recurrent, through)
     num_slices = length // steps
 
     def body(number: tf.Tensor, d_state: tf.Tensor, d_projected: tf.TensorArray, sums: list[tf.Tensor]) -> Any:
@@ -174,7 +180,7 @@ def _backward_in_slices(
 
         valid_now = None if valid is None else now(valid)
         d_projected_now, d_state, *gradients = _backward(
-            now(d_outputs), d_state, list(map(now, starts)), gates_now, valid_now, recurrent, activation
+            now(d_outputs), d_state, list(map(now, starts)), gates_now, valid_now, recurrent, through
         )
         sums = [a + b for a, b in zip(sums, gradients, strict=True)]
         return number - 1, d_state, d_projected.write(number, d_projected_now), sums
@@ -199,12 +205,12 @@ def _backward(
     gates_at: GatesAt,
     valid: tf.Tensor | None,
     recurrent: Sequence[_RecurrentProjection],
-    activation: str,
+    through: Callable[..., tuple[tf.Tensor, tf.Tensor]],
 ) -> tuple[tf.Tensor, ...]:
     """Gradients of projected, state, biases and of every recurrent weight.
 
     `d_state` (B, H) is the gradient of the state after the window but for what the outputs bring; `starts` are per
-    micro-step (T, B, H), the state that each micro-step starts from.
+    micro-step (T, B, H), the state that each starts from; `through` is `_micro_step_gradient` with its options.
     """
     length, depth = tf.shape(d_outputs)[0], len(recurrent)
 
@@ -216,7 +222,7 @@ def _backward(
             d_held, d_s = tf.where(valid[time], nothing, d_s), tf.where(valid[time], d_s, nothing)  # (B, H) each
         for micro_step in reversed(range(depth)):
             s = starts[micro_step][time]  # (B, H)
-            d_carried, d_z_now = _micro_step_gradient(d_s, s, gates_at(micro_step, time, s), activation)
+            d_carried, d_z_now = through(d_s, s, gates_at(micro_step, time, s))
             d_s = d_carried + recurrent[micro_step].backward(d_z_now)
             d_z[micro_step] = d_z[micro_step].write(time, d_z_now)
         if valid is not None:
@@ -233,7 +239,7 @@ def _backward(
 
 
 def _micro_step_gradient(
-    d_s: tf.Tensor, s: tf.Tensor, gates: list[tf.Tensor], activation: str
+    d_s: tf.Tensor, s: tf.Tensor, gates: list[tf.Tensor], activation: str, update_mask: tf.Tensor | None
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """What reaches the state before a micro-step along the carry (B, H), and the gradient of the gates' arguments.
 
@@ -242,9 +248,11 @@ def _micro_step_gradient(
         s: (B, H) state before it.
         gates: their values, (B, H) each.
         activation: of the candidate h.
+        update_mask: (B, H) on it, or None.
     """
     h, t, *c = gates
-    d_z_h = d_s * t * _SLOPE[activation](h)
+    d_z_h = _masked(d_s * t * _SLOPE[activation](h), update_mask)
+    h = _masked(h, update_mask)
     if c:
         d_z_t = d_s * h * t * (1 - t)
         d_z_c = d_s * s * c[0] * (1 - c[0])

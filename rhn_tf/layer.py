@@ -175,9 +175,10 @@ class RHN(keras.layers.Layer):
             mask: (B, T) truth values; a time step where it is False is skipped: the state is held, and nothing depends
                 on what stands there (SPEC.md 7.2). None: none is skipped.
             training: whether to draw dropout masks, at the layer's rates.
-            masks: variational dropout by masks of one's own, of which `input` and `state` are used: per layer
-                (M, B, E_i) and (M, B, H), M = 1 if the gates share a mask, else G. Tensors or NumPy arrays. They take
-                the place of those that `training` would draw.
+            masks: variational dropout by masks of one's own, of which `input`, `state` and `update` are used: per layer
+                (M, B, E_i), (M, B, H) and (B, H), M = 1 if the gates share a mask, else G; a layer that reads forwards
+                also takes `input` per time step, (M, B, T, E_i). Tensors or NumPy arrays. They take the place of those
+                that `training` would draw.
 
         Returns:
             (B, T, H) if `return_sequences`, else (B, H). With `return_state` a tuple of that and per layer (B, H).
@@ -192,7 +193,7 @@ class RHN(keras.layers.Layer):
             raise ValueError("unroll=True is not accepted with an unknown number of time steps: expected a fixed one")
         state = self._initial_state(initial_state, sequences)  # per layer (B, H)
         given_masks = mask_tensors(masks, self.compute_dtype)
-        check_masks(given_masks, self.cells, batch_size)
+        check_masks(given_masks, self.cells, batch_size, () if self.go_backwards else (length,))
 
         x = tf.transpose(tf.cast(sequences, self.compute_dtype), (1, 0, 2))  # (T, B, E)
         valid = None if mask is None else tf.transpose(tf.cast(mask, tf.bool))[:, :, tf.newaxis]  # (T, B, 1)
@@ -203,7 +204,9 @@ class RHN(keras.layers.Layer):
         recurrence = partial(plain_recurrence, unroll=True) if self.unroll else RECURRENCES[self.recurrence]
         new_state = []
         for layer, (cell, s) in enumerate(zip(self.cells, state, strict=True)):
-            input_mask, state_mask = given_masks.of_layer(layer)  # (M, B, E_i), (M, B, H)
+            input_mask, state_mask, update_mask = given_masks.of_layer(layer)  # (M, B, E_i), (M, B, H), (B, H)
+            if input_mask is not None and input_mask.shape.rank == 4:
+                input_mask = tf.transpose(input_mask, (0, 2, 1, 3))  # (M, T, B, E_i)
             if training and masks is None:
                 input_mask, state_mask = cell.draw_mask(cell.drop_input, x[0]), cell.draw_mask(cell.drop_state, s)
             x = recurrence(
@@ -215,6 +218,7 @@ class RHN(keras.layers.Layer):
                 cell.activation,
                 cell.precision,
                 valid,
+                update_mask,
             )  # (T, B, H)
             new_state.append(x[-1])  # (B, H)
         if valid is not None:  # before the first valid time step there is no output to repeat

@@ -135,7 +135,5 @@ class TensorFlowLayer:
 
 def _masks_of_cell(masks: VariationalMasks, number: int) -> VariationalMasks:
     """Those of one layer and direction, as masks of a layer of its own."""
-    input_mask, state_mask = masks.of_layer(number)
-    return VariationalMasks(
-        input=None if input_mask is None else [input_mask], state=None if state_mask is None else [state_mask]
-    )
+    input_mask, state_mask, update_mask = ([] if mask is None else [mask] for mask in masks.of_layer(number))
+    return VariationalMasks(input=input_mask or None, state=state_mask or None, update=update_mask or None)

@@ -38,6 +38,8 @@ class RHNLanguageModel(keras.Model):
         rhn: the `RHN` between embedding and softmax.
         softmax_weight: (H, V), or None if tied.
         softmax_bias: (V,).
+        projection_weight: (H, E) between the top layer and a softmax that is tied to an embedding of another width, or
+            None.
         precision: of the softmax's product; the cells hold that of their own.
     """
 
@@ -99,6 +101,11 @@ class RHNLanguageModel(keras.Model):
             None if config.tie_weights else self._add_uniform("softmax_weight", (config.hidden_size, config.vocab_size))
         )
         self.softmax_bias = self._add_uniform("softmax_bias", (config.vocab_size,))
+        self.projection_weight = (
+            self._add_uniform("projection_weight", (config.hidden_size, config.embedding_width))
+            if config.has_projection
+            else None
+        )
 
     def call(
         self, tokens: tf.Tensor, state: Sequence[tf.Tensor] | None = None, masks: VariationalMasks | None = None
@@ -119,10 +126,14 @@ class RHNLanguageModel(keras.Model):
         if masks.embedding is not None:
             check_mask("embedding", masks.embedding, tuple(tokens.shape))
             x *= masks.embedding[:, :, tf.newaxis]
+        if state is not None and masks.carried is not None:
+            check_mask("carried", masks.carried, (tokens.shape[0],))
+            state = [s * masks.carried[:, tf.newaxis] for s in state]
         top, *new_state = self.rhn(x, initial_state=state, masks=masks)  # (B, T, H), per layer (B, H)
         if masks.output is not None:
-            check_mask("output", masks.output, (tokens.shape[0], self.config.hidden_size))
-            top *= masks.output[:, tf.newaxis]
+            hidden_size = self.config.hidden_size
+            check_mask("output", masks.output, (tokens.shape[0], hidden_size), (*tokens.shape, hidden_size))
+            top *= masks.output if masks.output.shape.rank == 3 else masks.output[:, tf.newaxis]
         logits = self._softmax_projection(tf.reshape(top, (-1, top.shape[-1])))  # (B*T, V)
         logits = tf.reshape(logits, (*tf.unstack(tf.shape(tokens)), self.config.vocab_size))  # (B, T, V)
         return (logits, *new_state) if self.return_state else logits
@@ -146,8 +157,11 @@ class RHNLanguageModel(keras.Model):
     @property
     def parameters(self) -> list[keras.Variable]:
         """Every trained variable: embedding, softmax, and layer by layer those of the cell."""
-        softmax = [self.softmax_bias] if self.softmax_weight is None else [self.softmax_weight, self.softmax_bias]
-        return [self.embedding, *softmax, *(variable for cell in self.rhn.cells for variable in cell.parameters)]
+        own = (self.embedding, self.softmax_weight, self.softmax_bias, self.projection_weight)
+        return [
+            *(p for p in own if p is not None),
+            *(variable for cell in self.rhn.cells for variable in cell.parameters),
+        ]
 
     def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
         """Copy in the tensors of `rhn.spec.parameters`; a model that is not built yet becomes so.
@@ -185,6 +199,8 @@ class RHNLanguageModel(keras.Model):
 
     def _softmax_projection(self, top: tf.Tensor) -> tf.Tensor:
         """(rows, H) to (rows, V)."""
+        if self.projection_weight is not None:
+            top = self.precision.matmul(top, self.projection_weight)  # (rows, E)
         if self.softmax_weight is None:
             return self.precision.matmul(top, self.embedding, transpose_b=True) + self.softmax_bias
         return self.precision.matmul(top, self.softmax_weight) + self.softmax_bias

@@ -16,11 +16,15 @@ from rhn_tf.precision import UNROUNDED, Precision
 ACTIVATION: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {"tanh": tf.tanh, "sigmoid": tf.sigmoid, "relu": tf.nn.relu}
 
 
-def micro_step(s: tf.Tensor, z: tf.Tensor, activation: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+def micro_step(
+    s: tf.Tensor, z: tf.Tensor, activation: Callable[[tf.Tensor], tf.Tensor], update_mask: tf.Tensor | None = None
+) -> tf.Tensor:
     """The state after one micro-step (B, H), from the state s before it and the gates' arguments z (B, G*H)."""
     z_h, z_t, *z_c = tf.split(z, z.shape[-1] // s.shape[-1], axis=-1)  # (B, H) each
     h, t = activation(z_h), tf.sigmoid(z_t)  # (B, H)
     c = tf.sigmoid(z_c[0]) if z_c else 1 - t  # (B, H)
+    if update_mask is not None:
+        h = h * update_mask  # (B, H)
     return h * t + s * c  # the carried s is never masked
 
 
@@ -32,6 +36,7 @@ def time_step(
     state_mask: tf.Tensor | None = None,
     activation: str = "tanh",
     precision: Precision = UNROUNDED,
+    update_mask: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """The state after one time step (B, H): L micro-steps from the state s (B, H), the first with the input.
 
@@ -41,7 +46,7 @@ def time_step(
         z = masked_linear(s, weight, state_mask, precision) + bias  # (B, G*H)
         if step == 0:
             z += projected
-        s = micro_step(s, z, ACTIVATION[activation])  # (B, H)
+        s = micro_step(s, z, ACTIVATION[activation], update_mask)  # (B, H)
     return s
 
 
@@ -54,6 +59,7 @@ def plain_recurrence(
     activation: str = "tanh",
     precision: Precision = UNROUNDED,
     valid: tf.Tensor | None = None,
+    update_mask: tf.Tensor | None = None,
     unroll: bool = False,
 ) -> tf.Tensor:
     """States after every time step of a window, differentiated by TensorFlow: any order, any argument.
@@ -67,6 +73,7 @@ def plain_recurrence(
         activation: of the candidate h; "tanh", "sigmoid" or "relu".
         precision: of the matrix products.
         valid: (T, B, 1) truth values; where one is False, the state is held (SPEC.md 7.2). None: all are True.
+        update_mask: (B, H) on the candidate h, constant over time and micro-steps, or None.
         unroll: one program without a loop, for a known T; its size grows with T.
 
     Returns:
@@ -75,7 +82,9 @@ def plain_recurrence(
     length = tf.shape(projected)[0]
 
     def body(time: tf.Tensor, s: tf.Tensor, outputs: tf.TensorArray) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
-        after = time_step(s, projected[time], recurrent_weights, biases, state_mask, activation, precision)  # (B, H)
+        after = time_step(
+            s, projected[time], recurrent_weights, biases, state_mask, activation, precision, update_mask
+        )  # (B, H)
         s = after if valid is None else tf.where(valid[time], after, s)  # (B, H)
         return time + 1, s, outputs.write(time, s)
 
@@ -98,7 +107,7 @@ def masked_linear(
     Args:
         x: (..., B, features).
         weight: (features, G*H).
-        mask: (M, B, features), M = 1 if the gates share it, else G; or None.
+        mask: (M, B, features), or (M, ..., B, features), M = 1 if the gates share it, else G; or None.
         precision: of the matrix products.
 
     Returns:

@@ -21,8 +21,7 @@ from rhn.spec.masks import NO_MASKS, VariationalMasks
 
 def from_spec(config: RHNConfig, tensors: Mapping[str, NDArray]) -> list[NDArray]:
     """Tensors by the names of `rhn.spec.parameters`, in the shapes and order of `RHNLanguageModel.parameters`."""
-    softmax = ["softmax.bias"] if config.tie_weights else ["softmax.weight", "softmax.bias"]
-    values = [tensors[name] for name in ("embedding", *softmax)]
+    values = [tensors[name] for name in ("embedding", *_softmax_names(config))]
     for layer in range(config.num_layers):
         values += cell_from_spec(tensors, f"layers.{layer}")
     return values
@@ -32,12 +31,16 @@ def to_spec(config: RHNConfig, values: Sequence[Any]) -> dict[str, NDArray]:
     """Inverse of `from_spec`, for the parameters and whatever has their shapes, such as gradients; copies."""
     arrays = [_to_numpy(value) for value in values]
     named = {"embedding": arrays.pop(0)}
-    softmax = {} if config.tie_weights else {"softmax.weight": arrays.pop(0)}
-    softmax["softmax.bias"] = arrays.pop(0)
+    softmax = {name: arrays.pop(0) for name in _softmax_names(config)}
     per_layer = len(arrays) // config.num_layers
     for layer in range(config.num_layers):
         named |= cell_to_spec(arrays[layer * per_layer :][:per_layer], f"layers.{layer}", config.num_gates)
     return named | softmax
+
+
+def _softmax_names(config: RHNConfig) -> list[str]:
+    weight = [] if config.tie_weights else ["softmax.weight"]
+    return [*weight, "softmax.bias", *(["projection.weight"] if config.has_projection else [])]
 
 
 def cell_from_spec(tensors: Mapping[str, NDArray], prefix: str) -> list[NDArray]:
@@ -62,21 +65,24 @@ def mask_tensors(masks: VariationalMasks | None, dtype: str) -> VariationalMasks
     """Masks of NumPy arrays or tensors as tensors of `dtype`; None drops nothing."""
     if masks is None:
         return NO_MASKS
-    # A plain list of the four is what Keras makes of them when it saves a functional model.
+    # A plain list of them is what Keras makes of them when it saves a functional model.
     return VariationalMasks(*masks).map(
         lambda mask: tf.cast(mask, dtype) if tf.is_tensor(mask) else tf.convert_to_tensor(np.asarray(mask), dtype)
     )
 
 
-def check_masks(masks: VariationalMasks, cells: Sequence[Any], batch_size: int | None) -> None:
-    """Raise ValueError unless `masks.input` and `masks.state`, tensors, fit the `RHNCell`s of a layer.
+def check_masks(
+    masks: VariationalMasks, cells: Sequence[Any], batch_size: int | None, time_axis: tuple[int | None, ...]
+) -> None:
+    """Raise ValueError unless `masks.input`, `masks.state` and `masks.update`, tensors, fit the `RHNCell`s of a layer.
 
     Args:
         masks: as `mask_tensors` gives them.
         cells: of the layer, from below.
         batch_size: of the window; None if it is not known.
+        time_axis: (T,) if input masks may be per time step, T None if it is not known; else ().
     """
-    for name in ("input", "state"):
+    for name in ("input", "state", "update"):
         per_layer = getattr(masks, name)
         if per_layer is None:
             continue
@@ -86,7 +92,11 @@ def check_masks(masks: VariationalMasks, cells: Sequence[Any], batch_size: int |
             )
         for layer, (mask, cell) in enumerate(zip(per_layer, cells, strict=True)):
             features = cell.input_weight.shape[0] if name == "input" else cell.units
-            shapes = [(gates, batch_size, features) for gates in (1, cell.num_gates)]
+            shapes: list[tuple[int | None, ...]] = [(batch_size, features)]
+            if name != "update":
+                shapes = [(gates, batch_size, features) for gates in (1, cell.num_gates)]
+            if name == "input" and time_axis:
+                shapes += [(gates, batch_size, *time_axis, features) for gates in (1, cell.num_gates)]
             check_mask(f"{name}[{layer}]", mask, *shapes)
 
 

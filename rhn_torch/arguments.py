@@ -43,10 +43,17 @@ def check_dtype(name: str, tensor: Tensor, parameter: Tensor) -> None:
 
 
 def check_cell_masks(
-    masks: VariationalMasks, num_gates: int, batch_size: int, input_sizes: Sequence[int], hidden_size: int
+    masks: VariationalMasks,
+    num_gates: int,
+    batch_size: int,
+    input_sizes: Sequence[int],
+    hidden_size: int,
+    length: int | None,
 ) -> None:
-    """Raise ValueError unless there is one input mask (M, B, E_i) and one state mask (M, B, H) per cell, or none."""
-    expected_features = {"input": input_sizes, "state": [hidden_size] * len(input_sizes)}
+    """Raise ValueError unless there is per cell one mask of each kind that there is: of the input (M, B, E_i), of the
+    state (M, B, H), of the update (B, H). With a `length`, T, those of the input may be (M, B, T, E_i)."""
+    widths = [hidden_size] * len(input_sizes)
+    expected_features = {"input": input_sizes, "state": widths, "update": widths}
     for name, features in expected_features.items():
         of_cells = getattr(masks, name)
         if of_cells is None:
@@ -57,8 +64,14 @@ def check_cell_masks(
                 f" {len(features)}"
             )
         for i, (mask, width) in enumerate(zip(of_cells, features, strict=True)):
-            shape = tuple(mask.shape)
-            if shape not in ((1, batch_size, width), (num_gates, batch_size, width)):
+            shape, expected = tuple(mask.shape), [(batch_size, width)]
+            if name == "update":
+                if shape != expected[0]:
+                    raise ValueError(f"masks.update[{i}] of shape {shape} is not accepted: expected {expected[0]}")
+                continue
+            if name == "input" and length is not None:
+                expected.append((batch_size, length, width))
+            if shape[:1] not in ((1,), (num_gates,)) or shape[1:] not in expected:
                 raise ValueError(
                     f"masks.{name}[{i}] of shape {shape} is not accepted: expected (M, {batch_size}, {width}) with M 1"
                     f" or {num_gates}"

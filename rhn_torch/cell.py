@@ -98,6 +98,7 @@ class RHNCell(nn.Module):
         hx: Tensor | None = None,
         input_mask: Tensor | None = None,
         state_mask: Tensor | None = None,
+        update_mask: Tensor | None = None,
         recurrence: Callable[..., Tensor] = plain_recurrence,
     ) -> Tensor:
         """The state (B, H) after one time step; given a window of inputs, the states (T, B, H) after every one.
@@ -105,8 +106,9 @@ class RHNCell(nn.Module):
         Args:
             input: x, (B, E); or (E,) without a batch, with a result (H,); or a window (T, B, E).
             hx: (B, H), the state before; without a batch (H,). None is zero.
-            input_mask: (M, B, E) multiplies x; M = 1 if the gates share it, else G.
+            input_mask: (M, B, E) multiplies x, or (M, B, T, E) a window; M = 1 if the gates share it, else G.
             state_mask: (M, B, H) multiplies what the gates see of the state, at every micro-step.
+            update_mask: (B, H) multiplies the candidate h, at every micro-step.
             recurrence: what computes a window: `plain_recurrence`, or one with the same arguments and results.
 
         Raises:
@@ -126,8 +128,10 @@ class RHNCell(nn.Module):
 
         weights = list(self.recurrent_weights)  # L of (G*H, H)
         biases = weights[0].new_zeros(len(weights), weights[0].shape[0]) if self.bias is None else self.bias  # (L, G*H)
+        if input_mask is not None and input_mask.dim() == 4:
+            input_mask = input_mask.transpose(1, 2)  # (M, T, B, E)
         projected = masked_linear(window, self.input_weight, input_mask)  # (T, B, G*H)
-        states = recurrence(projected, h, weights, biases, state_mask, self.activation)  # (T, B, H)
+        states = recurrence(projected, h, weights, biases, state_mask, self.activation, update_mask)  # (T, B, H)
         if input.dim() == 3:
             return states
         return states[0] if input.dim() == 2 else states[0, 0]

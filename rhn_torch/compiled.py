@@ -18,12 +18,14 @@ def compiled_recurrence(
     recurrent_weights: Sequence[Tensor],
     biases: Tensor,
     state_mask: Tensor | None,
+    update_mask: Tensor | None,
     activation: str,
     dtype_of_factors: torch.dtype,
     keep: Sequence[str],
 ) -> Tensor:
     """As `fast_recurrence`; `keep` says what the backward will need, () if there will be none."""
-    arguments = projected, state, list(recurrent_weights), biases, state_mask, activation, dtype_of_factors
+    masks = state_mask, update_mask
+    arguments = projected, state, list(recurrent_weights), biases, *masks, activation, dtype_of_factors
     outputs, _, _ = _forward(*arguments, "states" in keep, "gates" in keep)
     return outputs.clone()  # the caller may change them in place
 
@@ -35,6 +37,7 @@ def _forward(
     parameters: list[Tensor],
     biases: Tensor,
     state_mask: Tensor | None,
+    update_mask: Tensor | None,
     activation: str,
     dtype_of_factors: torch.dtype,
     keep_states: bool,
@@ -43,12 +46,14 @@ def _forward(
     """Outputs, gates and inner states of `window_forward`; the last two are empty where they are not kept."""
     weights = [parameter.to(dtype_of_factors) for parameter in parameters]
     keep = ("states",) * keep_states + ("gates",) * keep_gates
-    outputs, gates, inner = window_forward(projected, state, weights, biases, state_mask, activation, keep)
+    masks = state_mask, update_mask
+    outputs, gates, inner = window_forward(projected, state, weights, biases, *masks, activation, keep)
     return outputs, gates if keep_gates else state.new_empty(0), inner if keep_states else state.new_empty(0)
 
 
 @_forward.register_fake
-def _(projected, state, parameters, biases, state_mask, activation, dtype_of_factors, keep_states, keep_gates):  # type: ignore[no-untyped-def]
+def _(projected, state, parameters, biases, *rest):  # type: ignore[no-untyped-def]
+    keep_states, keep_gates = rest[-2:]
     (length, batch_size, width), hidden_size, depth = projected.shape, state.shape[1], len(parameters)
     outputs = state.new_empty(length, batch_size, hidden_size)
     gates = state.new_empty(depth, width // hidden_size, length, batch_size, hidden_size)
@@ -67,12 +72,13 @@ def _backward(
     biases: Tensor | None,
     parameters: list[Tensor],
     state_mask: Tensor | None,
+    update_mask: Tensor | None,
     activation: str,
     dtype_of_factors: torch.dtype,
 ) -> list[Tensor]:
     """Gradients of projected, state, biases and of every recurrent weight."""
     weights = [parameter.to(dtype_of_factors) for parameter in parameters]
-    forward = state, outputs, inner, gates, projected, biases, weights, state_mask, activation
+    forward = state, outputs, inner, gates, projected, biases, weights, state_mask, update_mask, activation
     return list(window_backward(d_outputs, *forward))
 
 
@@ -84,18 +90,18 @@ def _(d_outputs, state, outputs, inner, gates, projected, biases, parameters, *r
 
 
 def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    projected, state, parameters, biases, state_mask, activation, dtype_of_factors, _, keep_gates = inputs
+    projected, state, parameters, biases, *masks, activation, dtype_of_factors, _, keep_gates = inputs
     outputs, gates, inner = output
     gates_or_arguments = (gates, None, None) if keep_gates else (None, projected, biases)
-    ctx.save_for_backward(state_mask, state, outputs, inner, *gates_or_arguments, *parameters)
+    ctx.save_for_backward(*masks, state, outputs, inner, *gates_or_arguments, *parameters)
     ctx.options = activation, dtype_of_factors
 
 
 def _differentiate(ctx, d_outputs, d_gates, d_inner):  # type: ignore[no-untyped-def]
-    state_mask, state, outputs, inner, gates, projected, biases, *parameters = ctx.saved_tensors
-    forward = state, outputs, inner, gates, projected, biases, parameters, state_mask, *ctx.options
+    state_mask, update_mask, state, outputs, inner, gates, projected, biases, *parameters = ctx.saved_tensors
+    forward = state, outputs, inner, gates, projected, biases, parameters, state_mask, update_mask, *ctx.options
     d_projected, d_state, d_biases, *d_weights = _backward(d_outputs, *forward)
-    return d_projected, d_state, d_weights, d_biases, None, None, None, None, None
+    return d_projected, d_state, d_weights, d_biases, None, None, None, None, None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)

@@ -43,6 +43,7 @@ def window_forward(
     weights: Sequence[Tensor],
     biases: Tensor,
     state_mask: Tensor | None,
+    update_mask: Tensor | None,
     activation: str,
     keep: Sequence[str],
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,6 +69,7 @@ def window_forward(
     z = state.new_empty(num_gates, batch_size, hidden_size)  # scratch: the gates' arguments
     masked = weights[0].new_empty(1 if state_mask is None else len(state_mask), batch_size, hidden_size)  # scratch
     u = masked.expand(z.shape)  # (G, B, H): what each gate sees of the state
+    updated = None if update_mask is None else torch.empty_like(state)  # scratch: the masked candidate h
 
     weights_of_gates = [_by_gate(weight, hidden_size).transpose(1, 2) for weight in weights]  # [micro_step] (G, H, H)
     first_offsets = (projected + biases[0]).unflatten(-1, (num_gates, -1)).transpose(1, 2).unbind()  # [time] (G, B, H)
@@ -90,6 +92,8 @@ def window_forward(
             )
             h = activate(z_h, gate_views[micro_step][0][time])
             t = torch.sigmoid(z_t, out=gate_views[micro_step][1][time])
+            if update_mask is not None:
+                h = torch.mul(h, update_mask, out=updated)
             s_next = state_views[micro_step][time]
             if z_c:
                 c = torch.sigmoid(z_c[0], out=gate_views[micro_step][2][time])
@@ -145,6 +149,7 @@ def window_backward(
     biases: Tensor | None,
     weights: Sequence[Tensor],
     state_mask: Tensor | None,
+    update_mask: Tensor | None,
     activation: str,
 ) -> tuple[Tensor, ...]:
     """Gradients of projected, state, biases and of every recurrent weight.
@@ -174,7 +179,7 @@ def window_backward(
     for start in reversed(range(0, length, slice_length)):
         now = slice(start, start + slice_length)
         gates_now, states_now = gates_of(now), [s[now] for s in states]
-        d_gates = _pointwise_factors(states_now, gates_now, activation)  # (L, G, slice, B, H)
+        d_gates = _pointwise_factors(states_now, gates_now, update_mask, activation)  # (L, G, slice, B, H)
         _through_time(d_outputs[now], d_state, d_gates, gates_now, weights, state_mask)
         d_projected[now] = d_gates[0].permute(1, 2, 0, 3).flatten(2)
         d_biases += d_gates.sum(dim=(2, 3)).flatten(1)
@@ -184,13 +189,16 @@ def window_backward(
     return d_projected, d_state, d_biases, *d_weights
 
 
-def _pointwise_factors(states: Sequence[Tensor], gates: Tensor, activation: str) -> Tensor:
+def _pointwise_factors(states: Sequence[Tensor], gates: Tensor, update_mask: Tensor | None, activation: str) -> Tensor:
     """(L, G, T, B, H): what the gradient of the state after a micro-step is multiplied by to give that of its gates."""
     factors = torch.empty_like(gates)
     for s, values, out in zip(states, gates, factors, strict=True):  # of one micro-step, (T, B, H) and (G, T, B, H)
         h, t, *c = values.unbind()  # (T, B, H) each
         out_h, out_t, *out_c = out.unbind()
         _SCALE_BY_SLOPE[activation](t, h, out_h)
+        if update_mask is not None:
+            out_h *= update_mask
+            h = h * update_mask
         if c:
             _SCALE_BY_SLOPE["sigmoid"](h, t, out_t)
             _SCALE_BY_SLOPE["sigmoid"](s, c[0], out_c[0])

@@ -24,6 +24,7 @@ def fast_recurrence(
     biases: Tensor,
     state_mask: Tensor | None = None,
     activation: str = "tanh",
+    update_mask: Tensor | None = None,
     recompute: bool = False,
 ) -> Tensor:
     """As `plain_recurrence`, faster, with first derivatives only.
@@ -34,7 +35,7 @@ def fast_recurrence(
 
     Args:
         projected, state, recurrent_weights, biases, activation: see `plain_recurrence`.
-        state_mask: likewise, but not differentiable here.
+        state_mask, update_mask: likewise, but not differentiable here.
         recompute: keep `projected` and the states for the backward but no gates, and compute the gates anew there, one
             matrix product per micro-step: exact, in less memory and a little more time.
 
@@ -42,13 +43,14 @@ def fast_recurrence(
         (T, B, H).
 
     Raises:
-        ValueError: `state_mask` requires a gradient.
+        ValueError: a mask requires a gradient.
         RuntimeError: at backward, if a second derivative is asked for.
     """
-    if state_mask is not None and state_mask.requires_grad:
-        raise ValueError("state_mask requires a gradient, which fast_recurrence does not give: use plain_recurrence")
+    for name, mask in (("state_mask", state_mask), ("update_mask", update_mask)):
+        if mask is not None and mask.requires_grad:
+            raise ValueError(f"{name} requires a gradient, which fast_recurrence does not give: use plain_recurrence")
     if torch._C._are_functorch_transforms_active():
-        return plain_recurrence(projected, state, recurrent_weights, biases, state_mask, activation)
+        return plain_recurrence(projected, state, recurrent_weights, biases, state_mask, activation, update_mask)
     dtype = factor_dtype(biases)
     if dtype != biases.dtype:
         state = state.to(biases.dtype)  # under autocast it may be another layer's product
@@ -56,11 +58,12 @@ def fast_recurrence(
     needs_backward = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     keep = () if not needs_backward else ("states",) if recompute else ("states", "gates")
     if torch.compiler.is_compiling():
-        return compiled_recurrence(projected, state, recurrent_weights, biases, state_mask, activation, dtype, keep)
+        masks = state_mask, update_mask
+        return compiled_recurrence(projected, state, recurrent_weights, biases, *masks, activation, dtype, keep)
     if needs_backward:
-        return _FastRecurrence.apply(activation, keep, dtype, state_mask, *inputs)
+        return _FastRecurrence.apply(activation, keep, dtype, state_mask, update_mask, *inputs)
     weights = [weight.to(dtype) for weight in recurrent_weights]
-    return window_forward(projected, state, weights, biases, state_mask, activation, keep)[0]
+    return window_forward(projected, state, weights, biases, state_mask, update_mask, activation, keep)[0]
 
 
 class _FastRecurrence(torch.autograd.Function):
@@ -71,16 +74,18 @@ class _FastRecurrence(torch.autograd.Function):
         keep: Sequence[str],
         dtype_of_factors: torch.dtype,
         state_mask: Tensor | None,
+        update_mask: Tensor | None,
         projected: Tensor,
         state: Tensor,
         biases: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
         weights = [weight.to(dtype_of_factors) for weight in parameters]
-        outputs, gates, inner = window_forward(projected, state, weights, biases, state_mask, activation, keep)
+        masks = state_mask, update_mask
+        outputs, gates, inner = window_forward(projected, state, weights, biases, *masks, activation, keep)
         ctx.activation = activation
         gates_or_arguments = (gates, None, None) if "gates" in keep else (None, projected, biases)
-        ctx.save_for_backward(state_mask, state, outputs, inner, *gates_or_arguments, *weights)
+        ctx.save_for_backward(*masks, state, outputs, inner, *gates_or_arguments, *weights)
         return outputs.clone()  # the caller may change the outputs in place, as those of torch's own layers
 
     @staticmethod
@@ -91,6 +96,6 @@ class _FastRecurrence(torch.autograd.Function):
     def backward(ctx: Any, d_outputs: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("fast_recurrence has no second derivative: use plain_recurrence (recurrence='plain')")
-        state_mask, state, outputs, inner, gates, projected, biases, *weights = ctx.saved_tensors
-        forward = state, outputs, inner, gates, projected, biases, weights, state_mask, ctx.activation
-        return (None,) * 4 + window_backward(d_outputs, *forward)
+        state_mask, update_mask, state, outputs, inner, gates, projected, biases, *weights = ctx.saved_tensors
+        forward = state, outputs, inner, gates, projected, biases, weights, state_mask, update_mask, ctx.activation
+        return (None,) * 5 + window_backward(d_outputs, *forward)

@@ -175,9 +175,9 @@ class RHN(nn.Module):
             input: (T, B, E), or (B, T, E) with `batch_first`; or one sequence (T, E); or a `PackedSequence`.
             hx: states before the window, (num_layers * D, B, H) with D = 2 if `bidirectional`, else 1, layer by layer,
                 the forward direction first; (num_layers * D, H) for one sequence. None is zero.
-            masks: explicit variational dropout, instead of `drop_input` and `drop_state`: `input` (M, B, E_i) and
-                `state` (M, B, H), one per layer and direction, M = 1 if the gates share a mask, else G. Tensors or
-                NumPy arrays.
+            masks: explicit variational dropout, instead of `drop_input` and `drop_state`: `input` (M, B, E_i), `state`
+                (M, B, H) and `update` (B, H), one per layer and direction, M = 1 if the gates share a mask, else G.
+                Tensors or NumPy arrays. A layer that reads forwards also takes `input` per time step, (M, B, T, E_i).
             lengths: (B,) valid time steps of each row, 0 to T; None is T. Each row is computed as if it were alone and
                 cut to its length; outputs after its end are 0.
 
@@ -234,7 +234,9 @@ class RHN(nn.Module):
         check_state(hx, (len(cells), batch_size, self.hidden_size))
         check_dtype("input", x, weight)
         masks = self._draw_masks(x) if masks is None else mask_tensors(masks, like=weight)
-        check_cell_masks(masks, self.config.num_gates, batch_size, [c.input_size for c, _ in cells], self.hidden_size)
+        length_of_masks = length if self.config.directions == "forward" else None
+        input_sizes = [cell.input_size for cell, _ in cells]
+        check_cell_masks(masks, self.config.num_gates, batch_size, input_sizes, self.hidden_size, length_of_masks)
         valid = None
         if lengths is not None:
             lengths = length_tensor(lengths, length, batch_size, x.device)  # (B,)

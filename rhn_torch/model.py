@@ -35,6 +35,8 @@ class RHNLanguageModel(nn.Module):
         rhn: the `RHN` between embedding and softmax.
         softmax_weight: (V, H), or None if tied.
         softmax_bias: (V,).
+        projection_weight: (E, H) between the top layer and a softmax that is tied to an embedding of another width, or
+            None.
     """
 
     def __init__(
@@ -72,13 +74,18 @@ class RHNLanguageModel(nn.Module):
             else nn.Parameter(torch.empty(config.vocab_size, config.hidden_size, device=device, dtype=dtype))
         )
         self.softmax_bias = nn.Parameter(torch.empty(config.vocab_size, device=device, dtype=dtype))
+        self.projection_weight = (
+            nn.Parameter(torch.empty(config.embedding_width, config.hidden_size, device=device, dtype=dtype))
+            if config.has_projection
+            else None
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""
         self.rhn.reset_parameters()
         with torch.no_grad():
-            for parameter in (self.embedding, self.softmax_weight, self.softmax_bias):
+            for parameter in (self.embedding, self.softmax_weight, self.softmax_bias, self.projection_weight):
                 if parameter is not None:
                     parameter.uniform_(-self.init_scale, self.init_scale)
 
@@ -122,7 +129,7 @@ class RHNLanguageModel(nn.Module):
     def _top(
         self, tokens: Tensor, state: Sequence[Tensor] | None, masks: VariationalMasks | None, sparse_gradient: bool
     ) -> tuple[Tensor, list[Tensor]]:
-        """What the softmax layer sees, (T, B, H) and masked; and the state after the window."""
+        """What the softmax sees, (T, B, H), masked, or (T, B, E), projected; and the state after the window."""
         if tokens.dim() != 2 or tokens.is_floating_point():
             raise ValueError(
                 f"tokens of shape {tuple(tokens.shape)} and dtype {tokens.dtype} are not accepted: expected (B, T)"
@@ -135,13 +142,17 @@ class RHNLanguageModel(nn.Module):
         if masks.embedding is not None:
             x = x * masks.embedding.t().unsqueeze(-1)
         h_0 = None if state is None else torch.stack(list(state))  # (num_layers, B, H)
+        if h_0 is not None and masks.carried is not None:
+            h_0 = h_0 * masks.carried.unsqueeze(-1)
         top, h_n = self.rhn(x, h_0, masks)  # (T, B, H), (num_layers, B, H)
         if masks.output is not None:
-            top = top * masks.output
+            top = top * (masks.output if masks.output.dim() == 2 else masks.output.transpose(0, 1))
+        if self.projection_weight is not None:
+            top = F.linear(top, self.projection_weight)  # (T, B, E)
         return top, list(h_n.unbind())
 
     def _softmax_weight(self) -> Tensor:
-        """(V, H)"""
+        """(V, H); (V, E) if the top is projected."""
         return self.embedding if self.softmax_weight is None else self.softmax_weight
 
     @classmethod

@@ -20,11 +20,15 @@ ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def micro_step(s: Tensor, z: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+def micro_step(
+    s: Tensor, z: Tensor, activation: Callable[[Tensor], Tensor], update_mask: Tensor | None = None
+) -> Tensor:
     """The state after one micro-step (B, H), from the state s before it and the gates' arguments z (B, G*H)."""
     z_h, z_t, *z_c = z.split(s.shape[-1], dim=-1)  # (B, H) each
     h, t = activation(z_h), torch.sigmoid(z_t)
     c = torch.sigmoid(z_c[0]) if z_c else 1 - t
+    if update_mask is not None:
+        h = h * update_mask
     return h * t + s * c  # the carried s is never masked
 
 
@@ -35,19 +39,20 @@ def time_step(
     biases: Tensor,
     state_mask: Tensor | None = None,
     activation: str = "tanh",
+    update_mask: Tensor | None = None,
 ) -> Tensor:
     """The state after one time step (B, H): L micro-steps, each with weights and biases of its own.
 
     Args:
         s: (B, H), the state before.
         projected: (B, G*H), masked input times input weight; it is added at the first micro-step only.
-        recurrent_weights, biases, state_mask, activation: see `plain_recurrence`.
+        recurrent_weights, biases, state_mask, activation, update_mask: see `plain_recurrence`.
     """
     for step, (weight, bias) in enumerate(zip(recurrent_weights, biases.unbind(), strict=True)):
         z = masked_linear(s, weight, state_mask) + bias  # (B, G*H)
         if step == 0:
             z = z + projected
-        s = micro_step(s, z, ACTIVATION[activation])  # (B, H)
+        s = micro_step(s, z, ACTIVATION[activation], update_mask)  # (B, H)
     return s
 
 
@@ -58,6 +63,7 @@ def plain_recurrence(
     biases: Tensor,
     state_mask: Tensor | None = None,
     activation: str = "tanh",
+    update_mask: Tensor | None = None,
 ) -> Tensor:
     """States after every time step of a window, differentiated by autograd: any order, any argument, any transform.
 
@@ -68,6 +74,7 @@ def plain_recurrence(
         biases: (L, G*H).
         state_mask: (M, B, H), constant over time and micro-steps, or None.
         activation: of the candidate h; "tanh", "sigmoid" or "relu".
+        update_mask: (B, H) on the candidate h, constant over time and micro-steps, or None.
 
     Returns:
         (T, B, H).
@@ -75,7 +82,7 @@ def plain_recurrence(
     s = state  # (B, H)
     outputs = []
     for projected_now in projected.unbind():  # (B, G*H)
-        s = time_step(s, projected_now, recurrent_weights, biases, state_mask, activation)  # (B, H)
+        s = time_step(s, projected_now, recurrent_weights, biases, state_mask, activation, update_mask)  # (B, H)
         outputs.append(s)
     return torch.stack(outputs)  # (T, B, H)
 
@@ -86,7 +93,7 @@ def masked_linear(x: Tensor, weight: Tensor, mask: Tensor | None) -> Tensor:
     Args:
         x: (..., B, features).
         weight: (G*H, features).
-        mask: (M, B, features), M = 1 if the gates share it, else G; or None.
+        mask: (M, B, features), or (M, ..., B, features), M = 1 if the gates share it, else G; or None.
 
     Returns:
         (..., B, G*H).

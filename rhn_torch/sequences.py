@@ -74,12 +74,16 @@ def last_states(outputs: Tensor, state: Tensor | None, lengths: Tensor | None) -
 def permute_rows(
     hx: Tensor | None, masks: VariationalMasks | None, order: Tensor | None
 ) -> tuple[Tensor | None, VariationalMasks | None]:
-    """States (cells, B, H) and masks (M, B, features) with their rows in that order (B,); None changes nothing."""
+    """States (cells, B, H) and masks (M, B, features) or (B, features) with their rows in that order (B,).
+
+    None changes nothing.
+    """
     if order is None:
         return hx, masks
 
     def permuted(mask: Any) -> Tensor:
         tensor = torch.as_tensor(mask)
-        return tensor.index_select(1, order.to(tensor.device))
+        rows = 0 if tensor.dim() == 2 else 1  # the axis
+        return tensor.index_select(rows, order.to(tensor.device))
 
     return None if hx is None else hx.index_select(1, order), None if masks is None else masks.map(permuted)

@@ -31,6 +31,8 @@ def from_spec(config: RHNConfig, arrays: Mapping[str, NDArray]) -> dict[str, Ten
     values = {"embedding": named["embedding"], "softmax_bias": named["softmax.bias"]}
     if not config.tie_weights:
         values["softmax_weight"] = named["softmax.weight"].t()
+    if config.has_projection:
+        values["projection_weight"] = named["projection.weight"].t()
     layers = LayerConfig(config.embedding_width, config.hidden_size, config.recurrence_depth, config.num_layers)
     for cell in layers.cells():
         values |= _cell_from_spec(named, cell, "rhn.")
@@ -46,6 +48,8 @@ def to_spec(config: RHNConfig, tensors: Mapping[str, Tensor]) -> dict[str, NDArr
     if not config.tie_weights:
         named["softmax.weight"] = tensors["softmax_weight"].t()
     named["softmax.bias"] = tensors["softmax_bias"]
+    if config.has_projection:
+        named["projection.weight"] = tensors["projection_weight"].t()
     return {name: to_numpy(tensor) for name, tensor in named.items()}
 
 

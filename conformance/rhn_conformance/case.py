@@ -6,7 +6,7 @@ Everything else in this package is written in these words, so this module import
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,9 +37,7 @@ class Window:
 
     def columns(self, where: slice) -> Window:
         """The time steps in `where`."""
-        masks = self.masks
-        if masks is not None and masks.embedding is not None:
-            masks = masks._replace(embedding=masks.embedding[:, where])  # (B, T): the only mask with a time axis
+        masks = None if self.masks is None else self.masks.columns(where)
         return Window(self.tokens[:, where], self.targets[:, where], masks)
 
     def first_row_everywhere(self) -> Window:
@@ -55,7 +53,9 @@ class Window:
                 embedding=None if masks.embedding is None else repeat(masks.embedding),  # (B, T)
                 input=None if masks.input is None else [repeat(m, axis=1) for m in masks.input],  # (M, B, E) each
                 state=None if masks.state is None else [repeat(m, axis=1) for m in masks.state],  # (M, B, H) each
-                output=None if masks.output is None else repeat(masks.output),  # (B, H)
+                output=None if masks.output is None else repeat(masks.output),  # (B, H), or (B, T, H)
+                update=None if masks.update is None else [repeat(m) for m in masks.update],  # (B, H) each
+                carried=None if masks.carried is None else repeat(masks.carried),  # (B,)
             )
         return Window(repeat(self.tokens), repeat(self.targets), masks)
 
@@ -84,6 +84,7 @@ class Inputs:
         optimizer: of these steps.
         averaging: the weights are averaged from the first step on.
         recompute: see `rhn.backend.Backend.build`.
+        time_masks: input and output masks are per time step.
     """
 
     config: RHNConfig
@@ -94,6 +95,7 @@ class Inputs:
     optimizer: Optimizer = PAPER_SGD
     averaging: bool = False
     recompute: bool = False
+    time_masks: bool = False
 
     @property
     def optimizer_remembers(self) -> bool:
@@ -114,7 +116,7 @@ class Inputs:
     def program(self) -> Hashable:
         """Cases of one program give a backend that compiles nothing new to do, but for the shapes of their windows."""
         masks = self.double_window.masks
-        return self.config, self.recompute, masks and tuple(mask is None for mask in masks)
+        return self.config, self.recompute, masks and tuple(mask is None for mask in masks), self.time_masks
 
     def build(self, backend: Backend, dtype: str, device: str | None) -> Model:
         """A new model with these parameters."""
@@ -125,9 +127,12 @@ class Inputs:
         return backend.build(self.config, self.parameters, dtype, device, **options)
 
     def halves(self) -> tuple[Window, Window]:
-        """The two windows of `double_window`, both with its masks."""
+        """The two windows of `double_window`, both with its masks; between the two, no state is reset."""
         length = self.double_window.tokens.shape[1] // 2
-        return self.double_window.columns(slice(0, length)), self.double_window.columns(slice(length, None))
+        first, second = (self.double_window.columns(where) for where in (slice(0, length), slice(length, None)))
+        if second.masks is not None and second.masks.carried is not None:
+            second = replace(second, masks=second.masks._replace(carried=np.ones_like(second.masks.carried)))
+        return first, second
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,7 @@ class LayerInputs:
         d_state: per layer and direction (B, H), derivative of the loss with respect to the last state.
         state: before the first time step, per layer and direction (B, H); None for zero.
         lengths: (B,) valid time steps; None for all.
-        masks: of inputs and states; None drops nothing.
+        masks: of inputs, states and updates; None drops nothing.
     """
 
     config: LayerConfig

@@ -141,7 +141,7 @@ def _entry(description: Description, inputs: Inputs) -> dict[str, Any]:
         "batch_size": description.batch_size,
         "length": description.length,
         "initial_state": "given" if description.given_state else "zero",
-        "masks": [kind for kind, rate in zip(VariationalMasks._fields, description.rates, strict=True) if rate],
+        "masks": [name.removeprefix("drop_") for name, rate in description.rates._asdict().items() if rate],
         "learning_rate": description.learning_rate,
         "weight_decay": description.weight_decay,
         "max_grad_norm": description.max_grad_norm,

@@ -37,29 +37,37 @@ class PlainModel:
         """Logits (B, T, V), and the state after the window."""
         tokens = torch.as_tensor(tokens).long()
         state = self.zero_state(len(tokens)) if state is None else [self.tensor(s).detach() for s in state]
+        if masks and masks.carried is not None:
+            state = [s * self.tensor(masks.carried)[:, None] for s in state]
         x = self.p["embedding"][tokens]  # (B, T, E)
         if masks and masks.embedding is not None:
             x = x * self.tensor(masks.embedding)[:, :, None]
         for i in range(self.config.num_layers):
             x = self.layer(i, x, state, masks)  # (B, T, H)
         if masks and masks.output is not None:
-            x = x * self.tensor(masks.output)[:, None]
+            mask = self.tensor(masks.output)
+            x = x * (mask if mask.dim() == 3 else mask[:, None])
+        if self.config.has_projection:
+            x = x @ self.p["projection.weight"]  # (B, T, E)
         weight = self.p["embedding"].T if self.config.tie_weights else self.p["softmax.weight"]  # (H, V)
         return x @ weight + self.p["softmax.bias"], state
 
     def layer(self, i, x, state, masks):
         """Outputs (B, T, H) of layer `i`, which replaces its entry of `state`."""
         W, R, b = (self.p[f"layers.{i}.{name}"] for name in ("input_weight", "recurrent_weight", "bias"))
-        input_masks = self.tensor(masks.input[i]) if masks and masks.input else torch.ones(1, 1, 1, dtype=self.dtype)
-        state_masks = self.tensor(masks.state[i]) if masks and masks.state else torch.ones(1, 1, 1, dtype=self.dtype)
+        nothing_dropped = torch.ones(1, 1, 1, dtype=self.dtype)
+        input_masks = self.tensor(masks.input[i]) if masks and masks.input else nothing_dropped
+        state_masks = self.tensor(masks.state[i]) if masks and masks.state else nothing_dropped
+        update_mask = self.tensor(masks.update[i]) if masks and masks.update else nothing_dropped[0]
         s, outputs = state[i], []
         for time in range(x.shape[1]):
             for level in range(self.config.recurrence_depth):
                 z = (s * state_masks) @ R[level] + b[level][:, None]  # (G, B, H); one mask is broadcast to all gates
                 if level == 0:
-                    z = z + (x[:, time] * input_masks) @ W
+                    now = input_masks[:, :, time] if input_masks.dim() == 4 else input_masks
+                    z = z + (x[:, time] * now) @ W
                 h, t = ACTIVATION[self.config.activation](z[0]), torch.sigmoid(z[1])  # (B, H)
-                s = h * t + s * (1 - t if self.config.couple_gates else torch.sigmoid(z[2]))
+                s = h * update_mask * t + s * (1 - t if self.config.couple_gates else torch.sigmoid(z[2]))
             outputs.append(s)
         state[i] = s
         return torch.stack(outputs, dim=1)

@@ -132,14 +132,16 @@ def check_state(config: RHNConfig, state: Sequence[Any], batch_size: int) -> Non
 def check_masks(config: RHNConfig, masks: VariationalMasks, batch_size: int, length: int) -> None:
     """Raise ValueError unless every mask that is there has the shape that `VariationalMasks` states."""
     gate_masks = config.num_gate_masks
-    expected: dict[str, tuple[int, ...]] = {"embedding": (batch_size, length)}
+    hidden_size = config.hidden_size
+    expected: dict[str, tuple[int, ...]] = {"embedding": (batch_size, length), "carried": (batch_size,)}
     for i in range(config.num_layers):
         expected[f"input[{i}]"] = (gate_masks, batch_size, config.input_size(i))
-        expected[f"state[{i}]"] = (gate_masks, batch_size, config.hidden_size)
-    expected["output"] = (batch_size, config.hidden_size)
+        expected[f"state[{i}]"] = (gate_masks, batch_size, hidden_size)
+        expected[f"update[{i}]"] = (batch_size, hidden_size)
+    expected["output"] = (batch_size, hidden_size)
 
-    given = {"embedding": masks.embedding, "output": masks.output}
-    for name in ("input", "state"):
+    given = {"embedding": masks.embedding, "output": masks.output, "carried": masks.carried}
+    for name in ("input", "state", "update"):
         per_layer = getattr(masks, name)
         if per_layer is not None:
             if len(per_layer) != config.num_layers:
@@ -149,7 +151,12 @@ def check_masks(config: RHNConfig, masks: VariationalMasks, batch_size: int, len
                 )
             given.update({f"{name}[{i}]": mask for i, mask in enumerate(per_layer)})
     for name, mask in given.items():
-        if mask is not None and tuple(mask.shape) != expected[name]:
+        if mask is None or tuple(mask.shape) == expected[name]:
+            continue
+        per_time_step = (*expected[name][:-1], length, expected[name][-1])
+        may_be_per_time_step = name == "output" or name.startswith("input")
+        if not (may_be_per_time_step and tuple(mask.shape) == per_time_step):
             raise ValueError(
                 f"masks.{name} of shape {tuple(mask.shape)} is not accepted: expected shape {expected[name]}"
+                + (f" or, per time step, {per_time_step}" if may_be_per_time_step else "")
             )

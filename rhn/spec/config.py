@@ -21,7 +21,7 @@ class RHNConfig:
         recurrence_depth: micro-steps L per time step, at least 1.
         num_layers: RHN layers stacked on each other, at least 1.
         embedding_size: width E of the embedding; None means `hidden_size`.
-        tie_weights: the softmax uses the transposed embedding; needs E = H.
+        tie_weights: the softmax uses the transposed embedding, after a projection from H to E where the two differ.
         couple_gates: the carry gate is c = 1 - t; otherwise it has weights of its own.
         share_gate_masks: one dropout mask for all gates; otherwise one per gate.
         activation: nonlinearity of the candidate h, one of `ACTIVATIONS`.
@@ -49,16 +49,16 @@ class RHNConfig:
         for name in ("tie_weights", "couple_gates", "share_gate_masks"):
             check_flag(name, getattr(self, name))
         check_choice("activation", self.activation, ACTIVATIONS)
-        if self.tie_weights and self.embedding_width != self.hidden_size:
-            raise ValueError(
-                f"embedding_size={self.embedding_size} is not accepted with tie_weights=True: tied weights need"
-                f" embedding_size equal to hidden_size={self.hidden_size} (or None), or tie_weights=False"
-            )
 
     @property
     def embedding_width(self) -> int:
         """E: `embedding_size`, or `hidden_size` where that is None."""
         return self.hidden_size if self.embedding_size is None else self.embedding_size
+
+    @property
+    def has_projection(self) -> bool:
+        """The top state is projected from H to E before the softmax, which is tied to a narrower or wider embedding."""
+        return self.tie_weights and self.embedding_width != self.hidden_size
 
     @property
     def gates(self) -> tuple[str, ...]:

@@ -149,7 +149,8 @@ def layers_forward(
         x: (B, T, E).
         state: before the first time step, (B, H) per layer and direction; None is zero.
         lengths: (B,) valid time steps of each row, 0 to T; None is T.
-        masks: `input` (M, B, E_i) and `state` (M, B, H), one per layer and direction; None drops nothing.
+        masks: `input` (M, B, E_i), `state` (M, B, H) and `update` (B, H), one per layer and direction; None drops
+            nothing.
     """
     outputs, new_state, _ = _forward(config, parameters, x, state, lengths, masks)
     return outputs, new_state
@@ -206,12 +207,15 @@ def layers_gradients(
 _TENSORS = {"input": "input_weight", "recurrent": "recurrent_weight", "bias": "bias"}
 
 
+CellMasks = tuple[NDArray | None, NDArray | None, NDArray | None]  # of the input, of the state, of the update
+
+
 class _Trace(NamedTuple):
     """What the backward needs of one cell: its weights, masks and input, and the micro-steps of every row."""
 
     cell: Cell
     weights: LayerWeights
-    masks: tuple[NDArray | None, NDArray | None]
+    masks: CellMasks
     x: NDArray
     lengths: list[int]
     micro_steps: list[list[list[MicroStep]]]
@@ -256,7 +260,7 @@ def _cell_forward(
     x: NDArray,
     state: NDArray,
     lengths: list[int],
-    masks: tuple[NDArray | None, NDArray | None],
+    masks: CellMasks,
 ) -> tuple[NDArray, NDArray, _Trace]:
     """Outputs (B, T, H) and last state (B, H), every row alone and cut to its length."""
     dtype = np.result_type(x, state, *weights)
@@ -268,8 +272,9 @@ def _cell_forward(
             micro_steps.append([])
             continue
         valid = _in_reading_order(x[row : row + 1, :length], cell)  # (1, length, E_i)
+        input_mask, state_mask, update_mask = _masks_of_row(masks, row)
         row_outputs, trace = layer_forward(
-            weights, valid, state[row : row + 1], *_masks_of_row(masks, row), config.activation
+            weights, valid, state[row : row + 1], input_mask, state_mask, config.activation, update_mask
         )  # (1, length, H)
         outputs[row, :length] = _in_reading_order(row_outputs, cell)[0]
         last[row] = row_outputs[0, -1]
@@ -290,13 +295,16 @@ def _cell_backward(
         valid = _in_reading_order(trace.x[row : row + 1, :length], trace.cell)  # (1, length, E_i)
         d_valid = np.array(_in_reading_order(d_outputs[row : row + 1, :length], trace.cell))  # (1, length, H)
         d_valid[0, -1] += d_last[row]  # the last state is the last output
+        input_mask, state_mask, update_mask = _masks_of_row(trace.masks, row)
         gradients = layer_backward(
             trace.weights,
             valid,
             trace.micro_steps[row],
             d_valid,
-            *_masks_of_row(trace.masks, row),
+            input_mask,
+            state_mask,
             config.activation,
+            update_mask,
         )
         for total, part in zip(d_weights, gradients.weights, strict=True):
             total += part
@@ -310,10 +318,11 @@ def _in_reading_order(sequence: NDArray, cell: Cell) -> NDArray:
     return sequence[:, ::-1] if cell.reverse else sequence
 
 
-def _masks_of_row(masks: tuple[NDArray | None, NDArray | None], row: int) -> tuple[NDArray | None, NDArray | None]:
-    """Input mask (M, 1, E_i) and state mask (M, 1, H)."""
-    input_mask, state_mask = masks
+def _masks_of_row(masks: CellMasks, row: int) -> CellMasks:
+    """Input mask (M, 1, E_i), state mask (M, 1, H) and update mask (1, H)."""
+    input_mask, state_mask, update_mask = masks
     return (
         None if input_mask is None else np.asarray(input_mask)[:, row : row + 1],
         None if state_mask is None else np.asarray(state_mask)[:, row : row + 1],
+        None if update_mask is None else np.asarray(update_mask)[row : row + 1],
     )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rhn.spec.arguments import check_fraction, check_tokens
+from rhn.spec.arguments import check_flag, check_fraction, check_tokens
 from rhn.spec.config import RHNConfig
 from rhn.spec.random import Purpose, uniform
 
@@ -21,24 +21,29 @@ class DropRates(NamedTuple):
     drop_input: float = 0.0
     drop_state: float = 0.0
     drop_output: float = 0.0
+    drop_update: float = 0.0
 
 
 class VariationalMasks(NamedTuple):
-    """Multiplicative masks of one window, entries 0 or 1/keep. None: nothing is dropped there.
+    """Multiplicative masks of one window, entries 0 or 1/keep, but for `carried`. None: nothing is dropped there.
 
     The arrays are NumPy's or a framework's; being a named tuple, this is a pytree for every framework.
 
     Attributes:
         embedding: (B, T), scales the whole embedded token; equal tokens of a row share the value.
-        input: per layer (M, B, E_i), constant over time. M = 1 if the gates share a mask, else G.
+        input: per layer (M, B, E_i), constant over time, or (M, B, T, E_i). M = 1 if the gates share a mask, else G.
         state: per layer (M, B, H), constant over time and micro-steps.
-        output: (B, H), constant over time.
+        output: (B, H), constant over time, or (B, T, H).
+        update: per layer (B, H), on the candidate h, constant over time and micro-steps.
+        carried: (B,), 0 or 1 for the state that each row brings along from the window before.
     """
 
     embedding: Any = None
     input: Any = None
     state: Any = None
     output: Any = None
+    update: Any = None
+    carried: Any = None
 
     def rows(self, rows: slice) -> VariationalMasks:
         """The masks of the batch rows in `rows`."""
@@ -47,6 +52,17 @@ class VariationalMasks(NamedTuple):
             input=None if self.input is None else [mask[:, rows] for mask in self.input],
             state=None if self.state is None else [mask[:, rows] for mask in self.state],
             output=None if self.output is None else self.output[rows],
+            update=None if self.update is None else [mask[rows] for mask in self.update],
+            carried=None if self.carried is None else self.carried[rows],
+        )
+
+    def columns(self, columns: slice) -> VariationalMasks:
+        """The masks of the time steps in `columns`, of which those constant over time are what they were."""
+        per_time_step = self.input is not None and self.input[0].ndim == 4
+        return self._replace(
+            embedding=None if self.embedding is None else self.embedding[:, columns],
+            input=[mask[:, :, columns] for mask in self.input] if per_time_step else self.input,
+            output=self.output[:, columns] if self.output is not None and self.output.ndim == 3 else self.output,
         )
 
     def map(self, function: Callable[[Any], Any]) -> VariationalMasks:
@@ -56,13 +72,16 @@ class VariationalMasks(NamedTuple):
             input=None if self.input is None else [function(mask) for mask in self.input],
             state=None if self.state is None else [function(mask) for mask in self.state],
             output=None if self.output is None else function(self.output),
+            update=None if self.update is None else [function(mask) for mask in self.update],
+            carried=None if self.carried is None else function(self.carried),
         )
 
-    def of_layer(self, layer: int) -> tuple[Any, Any]:
-        """Input mask (M, B, E_i) and state mask (M, B, H) of one layer; None where nothing is dropped."""
+    def of_layer(self, layer: int) -> tuple[Any, Any, Any]:
+        """Input mask, state mask and update mask of one layer; None where nothing is dropped."""
         return (
             None if self.input is None else self.input[layer],
             None if self.state is None else self.state[layer],
+            None if self.update is None else self.update[layer],
         )
 
 
@@ -75,15 +94,21 @@ def sample_masks(
     rates: DropRates | Sequence[float] | Mapping[str, float],
     seed: int,
     step: int,
+    *,
+    time_masks: bool = False,
+    reset_probability: float = 0.0,
 ) -> VariationalMasks:
     """Draw the masks of one training window: a pure function of the arguments.
 
     Args:
         config: the architecture.
         tokens: (B, T) integers of the window; only equality of tokens within a row matters.
-        rates: drop rates as `DropRates`, in its order, or by its names; a rate of 0 gives no mask at all.
+        rates: drop rates as `DropRates`, in its order (the last may be left out), or by its names; a rate of 0 gives no
+            mask at all.
         seed: the run's seed.
         step: number of the training step; masks are drawn anew for each.
+        time_masks: draw input and output masks for each time step (SPEC.md 4.10).
+        reset_probability: of a row to start the window from a state of zero; 0 gives no `carried`.
 
     Returns:
         Float64 masks; see `VariationalMasks` for the shapes.
@@ -92,21 +117,24 @@ def sample_masks(
         ValueError: a rate is not in [0, 1), or tokens are not (B, T) integers.
     """
     rates = as_rates(rates)
+    check_flag("time_masks", time_masks)
+    check_fraction("reset_probability", reset_probability)
     tokens = check_tokens("tokens", tokens)
     batch_size = tokens.shape[0]
+    drawn_for = tokens.shape if time_masks else tokens.shape[:1]  # (B, T) or (B,): whatever has a draw of its own
     gate_masks = config.num_gate_masks
 
     def bernoulli(purpose: Purpose, rate: float, shape: tuple[int, ...], index: int = 0) -> NDArray[np.float64]:
         keep = 1.0 - rate
         return (uniform(seed, purpose, shape, step=step, index=index) < keep) / keep
 
-    embedding = input_masks = state_masks = output = None
+    embedding = input_masks = state_masks = output = update = carried = None
     if rates.drop_embedding:
         draws = bernoulli(Purpose.EMBEDDING_MASK, rates.drop_embedding, tokens.shape)  # (B, T), one per word type
         embedding = np.take_along_axis(draws, _word_type_of_each_position(tokens), axis=1)  # (B, T)
     if rates.drop_input:
         input_masks = [
-            bernoulli(Purpose.INPUT_MASK, rates.drop_input, (gate_masks, batch_size, config.input_size(i)), i)
+            bernoulli(Purpose.INPUT_MASK, rates.drop_input, (gate_masks, *drawn_for, config.input_size(i)), i)
             for i in range(config.num_layers)
         ]
     if rates.drop_state:
@@ -115,8 +143,16 @@ def sample_masks(
             for i in range(config.num_layers)
         ]
     if rates.drop_output:
-        output = bernoulli(Purpose.OUTPUT_MASK, rates.drop_output, (batch_size, config.hidden_size))
-    return VariationalMasks(embedding, input_masks, state_masks, output)
+        output = bernoulli(Purpose.OUTPUT_MASK, rates.drop_output, (*drawn_for, config.hidden_size))
+    if rates.drop_update:
+        update = [
+            bernoulli(Purpose.UPDATE_MASK, rates.drop_update, (batch_size, config.hidden_size), i)
+            for i in range(config.num_layers)
+        ]
+    if reset_probability:
+        draws = uniform(seed, Purpose.CARRIED_STATE, (batch_size,), step=step)  # (B,)
+        carried = (draws < 1.0 - reset_probability).astype(np.float64)
+    return VariationalMasks(embedding, input_masks, state_masks, output, update, carried)
 
 
 def as_rates(rates: DropRates | Sequence[float] | Mapping[str, float]) -> DropRates:
@@ -126,7 +162,7 @@ def as_rates(rates: DropRates | Sequence[float] | Mapping[str, float]) -> DropRa
         if unknown:
             raise ValueError(f"drop rate {unknown[0]!r} is not known: accepted are {', '.join(DropRates._fields)}")
         rates = DropRates(**rates)
-    elif len(rates) == len(DropRates._fields):
+    elif len(rates) in (len(DropRates._fields) - 1, len(DropRates._fields)):
         rates = DropRates(*rates)
     else:
         raise ValueError(f"drop rates {rates!r} are not accepted: expected one each for {', '.join(DropRates._fields)}")
@@ -142,7 +178,7 @@ class StreamMasks:
     Attributes:
         samples: S.
         word_types: (S, V), scales the embedding of each word type; None drops nothing.
-        others: input, state and output masks of S rows; no embedding mask.
+        others: input, state, output and update masks of S rows; no embedding mask.
     """
 
     samples: int
@@ -170,7 +206,7 @@ def sample_stream_masks(
         draws = [uniform(seed, Purpose.MONTE_CARLO, shape, step=sample, index=index) for sample in samples]
         return (np.stack(draws) < 1.0 - rate) / (1.0 - rate)
 
-    word_types = output = input_masks = state_masks = None
+    word_types = output = input_masks = state_masks = update = None
     if rates.drop_embedding:
         word_types = bernoulli(0, rates.drop_embedding, (config.vocab_size,))  # (S, V)
         if one_draw_for_all_words:
@@ -187,7 +223,10 @@ def sample_stream_masks(
             bernoulli(3 + 2 * i, rates.drop_state, (gate_masks, config.hidden_size)).swapaxes(0, 1)  # (M, S, H)
             for i in range(config.num_layers)
         ]
-    return StreamMasks(len(samples), word_types, VariationalMasks(None, input_masks, state_masks, output))
+    if rates.drop_update:
+        first = 2 + 2 * config.num_layers
+        update = [bernoulli(first + i, rates.drop_update, (config.hidden_size,)) for i in range(config.num_layers)]
+    return StreamMasks(len(samples), word_types, VariationalMasks(None, input_masks, state_masks, output, update))
 
 
 def _word_type_of_each_position(tokens: NDArray[np.integer]) -> NDArray[np.intp]:

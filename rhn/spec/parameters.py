@@ -20,7 +20,8 @@ def parameter_shapes(config: RHNConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor, in the canonical order.
 
     `embedding` (V, E); per layer i `layers.{i}.input_weight` (G, E_i, H), `layers.{i}.recurrent_weight` (L, G, H, H),
-    `layers.{i}.bias` (L, G, H); `softmax.weight` (H, V) unless tied; `softmax.bias` (V,).
+    `layers.{i}.bias` (L, G, H); `softmax.weight` (H, V) unless tied; `softmax.bias` (V,); `projection.weight` (H, E) if
+    tied and E is not H.
     """
     depth, gates, hidden = config.recurrence_depth, config.num_gates, config.hidden_size
     shapes: dict[str, tuple[int, ...]] = {"embedding": (config.vocab_size, config.embedding_width)}
@@ -31,6 +32,8 @@ def parameter_shapes(config: RHNConfig) -> dict[str, tuple[int, ...]]:
     if not config.tie_weights:
         shapes["softmax.weight"] = (hidden, config.vocab_size)
     shapes["softmax.bias"] = (config.vocab_size,)
+    if config.has_projection:
+        shapes["projection.weight"] = (hidden, config.embedding_width)
     return shapes
 
 

@@ -24,6 +24,8 @@ class Purpose(enum.IntEnum):
     OUTPUT_MASK = 5
     GENERATION = 6
     MONTE_CARLO = 7
+    UPDATE_MASK = 8
+    CARRIED_STATE = 9
 
 
 def uniform(

@@ -74,6 +74,7 @@ def layer_forward(
     input_mask: Array | None = None,
     state_mask: Array | None = None,
     activation: str = "tanh",
+    update_mask: Array | None = None,
 ) -> tuple[Array, list[list[MicroStep]]]:
     """One RHN layer over a window.
 
@@ -81,9 +82,10 @@ def layer_forward(
         weights: of the layer; three gates in them mean that the carry gate is not coupled.
         x: (B, T, E) input.
         state: (B, H) before the window.
-        input_mask: (M, B, E) or None; M is 1 or G.
+        input_mask: (M, B, E), or per time step (M, B, T, E), or None; M is 1 or G.
         state_mask: (M, B, H) or None.
         activation: of the candidate h.
+        update_mask: (B, H) on the candidate h, or None.
 
     Returns:
         (B, T, H) states after each time step, and the micro-steps taken, `trace[time][level]`.
@@ -99,13 +101,14 @@ def layer_forward(
                 u = s * _mask_of_gate(state_mask, gate)  # (B, H)
                 z_gate = u @ weights.recurrent[level, gate] + weights.bias[level, gate]  # (B, H)
                 if level == 0:
-                    z_gate = z_gate + (x[:, time] * _mask_of_gate(input_mask, gate)) @ weights.input[gate]
+                    z_gate = z_gate + (x[:, time] * _mask_at(input_mask, time, gate)) @ weights.input[gate]
                 z.append(z_gate)
             h = ACTIVATION[activation](z[0])  # (B, H)
             t = sigmoid(z[1])  # (B, H)
             c = 1.0 - t if num_gates == 2 else sigmoid(z[2])  # (B, H)
             steps.append(MicroStep(s, h, t, c))
-            s = h * t + s * c  # (B, H): the carried s is never masked
+            kept = 1.0 if update_mask is None else update_mask  # (B, H)
+            s = h * kept * t + s * c  # (B, H): the carried s is never masked
         outputs.append(s)
         trace.append(steps)
     return np.stack(outputs, axis=1), trace
@@ -127,6 +130,7 @@ def layer_backward(
     input_mask: Array | None = None,
     state_mask: Array | None = None,
     activation: str = "tanh",
+    update_mask: Array | None = None,
 ) -> LayerGradients:
     """Derivatives of a scalar loss, given d loss / d outputs (B, T, H); the other arguments as in `layer_forward`."""
     depth, num_gates = weights.bias.shape[:2]
@@ -137,8 +141,9 @@ def layer_backward(
         d_s = d_s + d_outputs[:, time]
         for level in reversed(range(depth)):
             s, h, t, c = trace[time][level]  # (B, H) each
-            d_h = d_s * t
-            d_t = d_s * h if num_gates == 3 else d_s * (h - s)  # coupled: c = 1 - t depends on t as well
+            kept = 1.0 if update_mask is None else update_mask  # (B, H)
+            d_h = d_s * t * kept
+            d_t = d_s * h * kept if num_gates == 3 else d_s * (h * kept - s)  # coupled: c = 1 - t depends on t too
             d_z = [d_h * ACTIVATION_SLOPE[activation](h), d_t * t * (1.0 - t)]  # per gate (B, H)
             if num_gates == 3:
                 d_z.append(d_s * s * c * (1.0 - c))
@@ -149,7 +154,7 @@ def layer_backward(
                 d_weights.bias[level, gate] += d_z[gate].sum(axis=0)
                 d_s = d_s + (d_z[gate] @ weights.recurrent[level, gate].T) * mask
                 if level == 0:
-                    mask = _mask_of_gate(input_mask, gate)
+                    mask = _mask_at(input_mask, time, gate)
                     d_weights.input[gate] += (x[:, time] * mask).T @ d_z[gate]
                     d_x[:, time] += (d_z[gate] @ weights.input[gate].T) * mask
     return LayerGradients(d_weights, d_x, d_s)
@@ -160,6 +165,11 @@ def _mask_of_gate(mask: Array | None, gate: int) -> Array | float:
     if mask is None:
         return 1.0
     return mask[gate] if len(mask) > 1 else mask[0]
+
+
+def _mask_at(mask: Array | None, time: int, gate: int) -> Array | float:
+    """Likewise of a mask that may be per time step, (M, B, T, features)."""
+    return _mask_of_gate(mask[:, :, time] if mask is not None and mask.ndim == 4 else mask, gate)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -173,7 +183,8 @@ class _Trace(NamedTuple):
     tokens: NDArray[np.integer]
     masks: VariationalMasks
     layers: list[tuple[LayerWeights, Array, list[list[MicroStep]]]]  # weights, input, micro-steps
-    top: Array  # (B, T, H) input of the softmax, masked
+    top: Array  # (B, T, H) input of the softmax, masked; (B, T, E) if it is projected
+    unprojected: Array  # (B, T, H)
     logits: Array  # (B, T, V)
     state: list[Array]  # per layer (B, H)
 
@@ -260,14 +271,18 @@ def gradients(
     d_softmax_weight = np.einsum("bth,btv->hv", trace.top, d_logits)  # (H, V)
     grads: Parameters = {"softmax.bias": d_logits.sum(axis=(0, 1))}
     d_top = d_logits @ _softmax_weight(config, p).T  # (B, T, H)
+    if config.has_projection:
+        grads["projection.weight"] = np.einsum("bth,bte->he", trace.unprojected, d_top)  # (H, E)
+        d_top = d_top @ p["projection.weight"].T  # (B, T, H)
     if trace.masks.output is not None:
-        d_top = d_top * trace.masks.output[:, None, :]
+        d_top = d_top * _over_time(trace.masks.output)
 
     # Layers, from the top.
     d_x = d_top
     for i in reversed(range(config.num_layers)):
         weights, x, micro_steps = trace.layers[i]
-        layer = layer_backward(weights, x, micro_steps, d_x, *_layer_masks(trace.masks, i), config.activation)
+        input_mask, state_mask, update_mask = trace.masks.of_layer(i)
+        layer = layer_backward(weights, x, micro_steps, d_x, input_mask, state_mask, config.activation, update_mask)
         grads[f"layers.{i}.input_weight"] = layer.weights.input
         grads[f"layers.{i}.recurrent_weight"] = layer.weights.recurrent
         grads[f"layers.{i}.bias"] = layer.weights.bias
@@ -352,6 +367,8 @@ def _forward(
     check_masks(config, masks, *tokens.shape)
     state = zero_state(config, len(tokens)) if state is None else [np.asarray(s, dtype=np.float64) for s in state]
     check_state(config, state, len(tokens))
+    if masks.carried is not None:
+        state = [s * masks.carried[:, None] for s in state]
     p = {name: np.asarray(value, np.result_type(value, np.float64)) for name, value in parameters.items()}
 
     x = p["embedding"][tokens]  # (B, T, E)
@@ -360,23 +377,24 @@ def _forward(
     layers, new_state = [], []
     for i in range(config.num_layers):
         weights = LayerWeights(*(p[f"layers.{i}.{name}"] for name in ("input_weight", "recurrent_weight", "bias")))
-        outputs, micro_steps = layer_forward(weights, x, state[i], *_layer_masks(masks, i), config.activation)
+        input_mask, state_mask, update_mask = masks.of_layer(i)
+        outputs, micro_steps = layer_forward(
+            weights, x, state[i], input_mask, state_mask, config.activation, update_mask
+        )
         layers.append((weights, x, micro_steps))
         new_state.append(outputs[:, -1])
         x = outputs  # (B, T, H)
-    top = x if masks.output is None else x * masks.output[:, None, :]  # (B, T, H)
+    unprojected = x if masks.output is None else x * _over_time(masks.output)  # (B, T, H)
+    top = unprojected @ p["projection.weight"] if config.has_projection else unprojected  # (B, T, E), or (B, T, H)
     logits = top @ _softmax_weight(config, p) + p["softmax.bias"]  # (B, T, V)
-    return _Trace(tokens, masks, layers, top, logits, new_state)
+    return _Trace(tokens, masks, layers, top, unprojected, logits, new_state)
+
+
+def _over_time(output_mask: Array) -> Array:
+    """(B, T, H), or (B, 1, H) of a mask that is constant over time."""
+    return output_mask if output_mask.ndim == 3 else output_mask[:, None, :]
 
 
 def _softmax_weight(config: RHNConfig, parameters: Mapping[str, NDArray]) -> NDArray:
-    """(H, V)"""
+    """(H, V); (E, V) if the top is projected."""
     return parameters["embedding"].T if config.tie_weights else parameters["softmax.weight"]
-
-
-def _layer_masks(masks: VariationalMasks, layer: int) -> tuple[Array | None, Array | None]:
-    """Input and state mask of one layer."""
-    return (
-        None if masks.input is None else masks.input[layer],
-        None if masks.state is None else masks.state[layer],
-    )

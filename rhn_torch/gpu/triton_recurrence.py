@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rhn_torch.fast_kernels import add_weight_gradient
+from rhn_torch.fast_recurrence import fast_recurrence
 from rhn_torch.gpu.triton_kernels import micro_step, micro_step_backward
 from rhn_torch.precision import factor_dtype
 
@@ -29,13 +30,18 @@ def triton_recurrence(
     biases: Tensor,
     state_mask: Tensor | None = None,
     activation: str = "tanh",
+    update_mask: Tensor | None = None,
 ) -> Tensor:
     """As `fast_recurrence`, on an NVIDIA GPU, in float32.
+
+    With an `update_mask`, which the kernels do not know, it is `fast_recurrence`.
 
     Raises:
         ValueError: `state_mask` requires a gradient, or the parameters are not float32.
         RuntimeError: at backward, if a second derivative is asked for.
     """
+    if update_mask is not None:
+        return fast_recurrence(projected, state, recurrent_weights, biases, state_mask, activation, update_mask)
     if state_mask is not None and state_mask.requires_grad:
         raise ValueError("state_mask requires a gradient, which triton_recurrence does not give: use plain_recurrence")
     if biases.dtype != torch.float32:

@@ -54,7 +54,8 @@ def test_inputs_are_exact_in_float32(case: Description) -> None:
     arrays = [*inputs.parameters.values(), *(inputs.state or [])]
     for window in windows_of(inputs):
         masks = window.masks
-        arrays += [] if masks is None else [masks.embedding, *(masks.input or []), *(masks.state or []), masks.output]
+        if masks is not None:
+            masks.map(arrays.append)
     for array in arrays:
         if array is not None:
             np.testing.assert_array_equal(array, array.astype(np.float32))
@@ -84,7 +85,7 @@ def test_masks_are_drawn_anew_for_every_step(case: Description) -> None:
 def test_separate_masks_differ_between_gates(case: Description) -> None:
     masks = make_inputs(case).double_window.masks
     if not case.config.share_gate_masks and masks is not None:
-        for mask in [*(masks.input or []), *(masks.state or [])]:  # (M, B, features)
+        for mask in [*(masks.input or []), *(masks.state or [])]:  # (M, B, features), or (M, B, T, features)
             assert np.any(mask[0] != mask[-1])
 
 
@@ -117,7 +118,9 @@ def test_reference_rows_are_independent(case: Description) -> None:
 @pytest.mark.parametrize("description", LAYER_DESCRIPTIONS, ids=lambda description: description.name)
 def test_layers_are_given_exact_numbers_lengths_and_masks(description: LayerDescription) -> None:
     inputs = make_layer_inputs(description)
-    masks = [*(inputs.masks.input or []), *(inputs.masks.state or [])] if inputs.masks else []
+    masks: list[NDArray] = []
+    if inputs.masks:
+        inputs.masks.map(masks.append)
     for array in (
         *inputs.parameters.values(),
         inputs.x,

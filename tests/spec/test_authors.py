@@ -76,7 +76,8 @@ def test_a_case_holds_what_its_configuration_says(case: AuthorsCase) -> None:
     check_tokens("tokens", case.tokens, case.config.vocab_size)
     check_tokens("targets", case.targets, case.config.vocab_size)
     check_masks(case.config, case.masks, *case.tokens.shape)
-    assert all(mask is not None for mask in case.masks)
+    assert all(mask is not None for mask in case.masks[:4])
+    assert case.masks[4:] == (None, None)
     for tensors in (
         case.parameters,
         case.gradients,

@@ -62,12 +62,12 @@ def test_activation_is_one_of_three(value: object) -> None:
     assert str(caught.value).startswith(f"activation={value!r} ")
 
 
-def test_tied_weights_need_equal_widths() -> None:
-    with pytest.raises(ValueError, match="embedding_size=5 is not accepted with tie_weights=True") as caught:
-        make(embedding_size=5)
-    assert "hidden_size=6" in str(caught.value)
-    assert make(embedding_size=6).embedding_width == 6
-    assert make(embedding_size=5, tie_weights=False).embedding_width == 5
+def test_tied_weights_of_another_width_are_projected() -> None:
+    assert make(embedding_size=5).has_projection
+    assert make(embedding_size=5).embedding_width == 5
+    assert not make(embedding_size=6).has_projection
+    assert not make().has_projection
+    assert not make(embedding_size=5, tie_weights=False).has_projection
 
 
 @pytest.mark.parametrize(

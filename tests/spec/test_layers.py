@@ -38,6 +38,7 @@ def masks_of(config: LayerConfig) -> VariationalMasks:
     return VariationalMasks(
         input=[2.0 * (numbers((m, B, cell.input_size), 50 + i) > 0) for i, cell in enumerate(cells)],
         state=[2.0 * (numbers((m, B, config.hidden_size), 60 + i) > 0) for i, _ in enumerate(cells)],
+        update=[2.0 * (numbers((B, config.hidden_size), 80 + i) > 0) for i, _ in enumerate(cells)],
     )
 
 

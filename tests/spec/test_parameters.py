@@ -70,6 +70,7 @@ def test_counts_known_exactly() -> None:
         ({"couple_gates": False}, 7 * 4 + 3 * 4 * 4 + 3 * 3 * (4 * 4 + 4) + 7),
         ({"num_layers": 2}, 7 * 4 + 2 * (2 * 4 * 4 + 3 * 2 * (4 * 4 + 4)) + 7),
         ({"embedding_size": 5, "tie_weights": False}, 7 * 5 + 2 * 5 * 4 + 3 * 2 * (4 * 4 + 4) + 4 * 7 + 7),
+        ({"embedding_size": 5}, 7 * 5 + 2 * 5 * 4 + 3 * 2 * (4 * 4 + 4) + 7 + 4 * 5),
         ({"share_gate_masks": False, "activation": "relu"}, 7 * 4 + 2 * 4 * 4 + 3 * 2 * (4 * 4 + 4) + 7),
     ],
 )
@@ -95,6 +96,7 @@ def test_shapes_and_order() -> None:
         ("softmax.bias", (11,)),
     ]
     assert "softmax.weight" not in parameter_shapes(RHNConfig(11, 6, 3))
+    assert list(parameter_shapes(RHNConfig(11, 6, 3, embedding_size=5)).items())[-1] == ("projection.weight", (6, 5))
 
 
 def test_initial_values_are_frozen() -> None:

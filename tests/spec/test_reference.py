@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,14 +27,12 @@ MASK_KINDS = VariationalMasks._fields
 
 @st.composite
 def cases(draw: st.DrawFn, **fixed: object) -> Case:
-    """Small models of every architecture, with a state and any subset of the four masks."""
-    tied = draw(st.booleans())
-    hidden_size = draw(st.integers(1, 4))
+    """Small models of every architecture, with a state and any subset of the masks."""
     options: dict[str, object] = {
         "vocab_size": draw(st.integers(1, 5)),
-        "hidden_size": hidden_size,
-        "embedding_size": hidden_size if tied else draw(st.integers(1, 4)),
-        "tie_weights": tied,
+        "hidden_size": draw(st.integers(1, 4)),
+        "embedding_size": draw(st.none() | st.integers(1, 4)),
+        "tie_weights": draw(st.booleans()),
         "recurrence_depth": draw(st.integers(1, 3)),
         "num_layers": draw(st.integers(1, 2)),
         "length": draw(st.integers(1, 4)),
@@ -41,6 +40,9 @@ def cases(draw: st.DrawFn, **fixed: object) -> Case:
         "couple_gates": draw(st.booleans()),
         "activation": draw(st.sampled_from(["tanh", "sigmoid", "relu"])),
         "masks": draw(st.sampled_from(["shared", "separate"])),
+        "drop_update": 0.4,
+        "time_masks": draw(st.booleans()),
+        "reset_probability": 0.5,
         "seed": draw(st.integers(0, 2**32 - 1)),
     }
     case = make_case(**{**options, **fixed})
@@ -48,13 +50,13 @@ def cases(draw: st.DrawFn, **fixed: object) -> Case:
     return case._replace(masks=case.masks._replace(**dict.fromkeys(absent)))
 
 
-def layer_case(case: Case) -> tuple[LayerWeights, NDArray, NDArray, NDArray | None, NDArray | None, str]:
+def layer_case(case: Case) -> tuple[Any, ...]:
     """The first layer of a case by itself, as `layer_forward` takes it."""
     names = ("input_weight", "recurrent_weight", "bias")
     weights = LayerWeights(*(case.parameters[f"layers.0.{name}"] for name in names))
     x = case.parameters["embedding"][case.tokens]  # (B, T, E)
-    masks = [None if mask is None else mask[0] for mask in (case.masks.input, case.masks.state)]
-    return weights, x, case.state[0], *masks, case.config.activation
+    input_mask, state_mask, update_mask = case.masks.of_layer(0)
+    return weights, x, case.state[0], input_mask, state_mask, case.config.activation, update_mask
 
 
 def run(case: Case) -> tuple[NDArray, list[NDArray]]:
@@ -196,9 +198,9 @@ def test_a_window_equals_its_parts_with_the_state_handed_over(case: Case, data: 
     for times in (slice(None, cut), slice(cut, None)):
         if not case.tokens[:, times].size:
             continue
-        masks = case.masks
-        if masks.embedding is not None:
-            masks = masks._replace(embedding=masks.embedding[:, times])
+        masks = case.masks.columns(times)
+        if parts:
+            masks = masks._replace(carried=None)
         part, carried = run(case._replace(tokens=case.tokens[:, times], state=carried, masks=masks))
         parts.append(part)
     # The softmax multiplies matrices of another size, so that its sums may be taken in another order.
@@ -255,14 +257,14 @@ def set_bias(case: Case, gate: str, value: float, level: int | slice = slice(Non
     return case._replace(parameters=parameters)
 
 
-@given(case=cases(couple_gates=True, length=4))
+@given(case=cases(couple_gates=True, length=4, reset_probability=0.0))
 def test_masks_do_not_leak_into_the_carry_path(case: Case) -> None:
     """With the transform gate closed the state is carried on bit for bit, whatever the masks."""
     _, state = run(set_bias(case, "t", CLOSED))
     np.testing.assert_array_equal(state, case.state)
 
 
-@given(case=cases(couple_gates=False, length=4))
+@given(case=cases(couple_gates=False, length=4, reset_probability=0.0))
 def test_closed_gates_forget_and_open_carry_keeps_without_coupling(case: Case) -> None:
     closed = set_bias(case, "t", CLOSED)
     np.testing.assert_array_equal(run(set_bias(closed, "c", OPEN))[1], case.state)
@@ -271,10 +273,11 @@ def test_closed_gates_forget_and_open_carry_keeps_without_coupling(case: Case) -
 
 @given(case=cases(couple_gates=True, num_layers=1))
 def test_open_transform_gate_keeps_nothing_of_the_state(case: Case) -> None:
-    """t = 1 leaves s = h: the carry is 1 - t, not a sigmoid of its own, and t does multiply h."""
+    """t = 1 leaves s = h, masked: the carry is 1 - t, not a sigmoid of its own, and t does multiply h."""
     weights, x, state, *rest = layer_case(set_bias(case, "t", OPEN))
     outputs, trace = layer_forward(weights, x, state, *rest)
-    np.testing.assert_array_equal(outputs, np.stack([steps[-1].h for steps in trace], axis=1))
+    update_mask = 1.0 if rest[-1] is None else rest[-1]  # (B, H)
+    np.testing.assert_array_equal(outputs, np.stack([steps[-1].h * update_mask for steps in trace], axis=1))
 
 
 @given(case=cases(couple_gates=True))
@@ -316,7 +319,7 @@ def test_input_enters_at_the_first_level_only(case: Case) -> None:
 @given(case=cases(batch_size=1, length=4, recurrence_depth=3), data=st.data())
 def test_a_dropped_unit_is_dropped_at_every_time_step_and_level(case: Case, data: st.DataObject) -> None:
     """Its outgoing weights get no gradient: the mask changes neither in time nor from level to level."""
-    weights, x, state, *_, activation = layer_case(case)
+    weights, x, state, *_, activation, _ = layer_case(case)
     gates = len(weights.input)
     input_mask = np.full((gates, 1, x.shape[2]), 2.0)
     state_mask = np.full((gates, 1, state.shape[1]), 1.25)
@@ -337,7 +340,7 @@ def test_a_dropped_unit_is_dropped_at_every_time_step_and_level(case: Case, data
 
 @given(case=cases(masks="separate"))
 def test_equal_separate_masks_are_a_shared_mask(case: Case) -> None:
-    weights, x, state, input_mask, state_mask, activation = layer_case(case)
+    weights, x, state, input_mask, state_mask, activation, _ = layer_case(case)
     first = [None if mask is None else mask[:1] for mask in (input_mask, state_mask)]
     repeated = [None if mask is None else np.repeat(mask, len(weights.input), axis=0) for mask in first]
     shared_outputs, _ = layer_forward(weights, x, state, *first, activation)
@@ -359,6 +362,39 @@ def test_a_mask_of_ones_is_no_mask() -> None:
     ones = [np.ones_like(mask) for mask in case.masks.input], [np.ones_like(mask) for mask in case.masks.state]
     masks = VariationalMasks(np.ones_like(case.masks.embedding), *ones, np.ones_like(case.masks.output))
     np.testing.assert_array_equal(run(case._replace(masks=masks))[0], run(case._replace(masks=None))[0])
+
+
+def test_a_projection_is_a_softmax_weight_in_two_factors() -> None:
+    """Of the two, the chain rule gives the gradients."""
+    case = make_case(embedding_size=4)
+    projection, embedding = case.parameters["projection.weight"], case.parameters["embedding"]  # (H, E), (V, E)
+    untied = case._replace(config=RHNConfig(**{**case.config.to_dict(), "tie_weights": False}))
+    parameters = {name: p for name, p in case.parameters.items() if name != "projection.weight"}
+    parameters["softmax.weight"] = projection @ embedding.T  # (H, V)
+    assert list(case.parameters)[-1] == "projection.weight"
+    loss, gradients, _ = reference.gradients(*case[:4], case.state, case.masks)
+    untied_loss, expected, _ = reference.gradients(untied.config, parameters, *case[2:])
+    assert loss == pytest.approx(untied_loss, rel=1e-14)
+    d_softmax = expected["softmax.weight"]  # (H, V)
+    np.testing.assert_allclose(gradients["projection.weight"], d_softmax @ embedding, rtol=1e-12, atol=1e-14)
+    both = expected["embedding"] + d_softmax.T @ projection  # (V, E)
+    np.testing.assert_allclose(gradients["embedding"], both, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("couple_gates", [True, False])
+def test_a_dropped_update_leaves_the_carry_alone(couple_gates: bool) -> None:
+    case = make_case(couple_gates=couple_gates, recurrence_depth=1, length=1, masks="none")
+    nothing = case._replace(masks=VariationalMasks(update=[np.zeros((3, 6))]))
+    weights, x, state, *_ = layer_case(case)
+    ((step,),) = layer_forward(weights, x, state)[1]
+    np.testing.assert_array_equal(run(nothing)[1][0], state * step.c)
+
+
+def test_a_row_is_reset_in_every_layer() -> None:
+    case = make_case(num_layers=2, masks="none")
+    carried = case._replace(masks=VariationalMasks(carried=np.array([1.0, 0.0, 1.0])))
+    zeroed = [s * np.array([[1.0], [0.0], [1.0]]) for s in case.state]
+    np.testing.assert_array_equal(run(carried)[0], run(case._replace(state=zeroed))[0])
 
 
 def test_tied_weights_are_one_tensor() -> None:

@@ -33,6 +33,9 @@ def make_case(
     length: int = 3,
     batch_size: int = 3,
     masks: str = "shared",
+    drop_update: float = 0.0,
+    time_masks: bool = False,
+    reset_probability: float = 0.0,
     seed: int = 1,
     **options: object,
 ) -> Case:
@@ -43,6 +46,7 @@ def make_case(
         length: T.
         batch_size: B.
         masks: "shared", "separate" or "none".
+        drop_update, time_masks, reset_probability: see `rhn.sample_masks`.
         seed: of everything random.
         options: further fields of `rhn.RHNConfig`.
     """
@@ -58,7 +62,11 @@ def make_case(
     targets = generator.integers(0, config.vocab_size, (batch_size, length))
     state = [0.5 * generator.standard_normal((batch_size, config.hidden_size)) for _ in range(config.num_layers)]
     rates = rhn.DropRates() if masks == "none" else rhn.DropRates(0.25, 0.4, 0.3, 0.35)
-    return Case(config, parameters, tokens, targets, state, rhn.sample_masks(config, tokens, rates, seed, step=0))
+    rates = rates._replace(drop_update=drop_update)
+    drawn = rhn.sample_masks(
+        config, tokens, rates, seed, step=0, time_masks=time_masks, reset_probability=reset_probability
+    )
+    return Case(config, parameters, tokens, targets, state, drawn)
 
 
 # Every combination of the sizes at which a recurrence can go wrong (one or many micro-steps, time steps, rows), ...
@@ -81,6 +89,17 @@ ARCHITECTURES: list[dict[str, object]] = [
     {"activation": "sigmoid"},
     {"activation": "relu"},
     {"activation": "relu", "couple_gates": False, "masks": "separate"},
+    {"masks": "none", "drop_update": 0.4},
+    {"embedding_size": 4, "drop_update": 0.4, "time_masks": True, "reset_probability": 0.5},
+    {
+        "embedding_size": 9,
+        "num_layers": 2,
+        "couple_gates": False,
+        "masks": "separate",
+        "drop_update": 0.4,
+        "time_masks": True,
+        "reset_probability": 0.5,
+    },
 ]
 GRID = SIZES + ARCHITECTURES
 

@@ -28,7 +28,7 @@ def test_equals_reference(masks: str, couple_gates: bool) -> None:
     case = make_case(masks=masks, couple_gates=couple_gates)
     embedded = case.parameters["embedding"][case.tokens]  # (B, T, E)
     weights = [case.parameters[f"layers.0.{name}"] for name in ("input_weight", "recurrent_weight", "bias")]
-    input_mask, state_mask = case.masks.of_layer(0)
+    input_mask, state_mask, _ = case.masks.of_layer(0)
     expected, _ = reference.layer_forward(
         reference.LayerWeights(*weights), embedded, case.state[0], input_mask, state_mask
     )

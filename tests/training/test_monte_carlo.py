@@ -118,11 +118,12 @@ def _arrays(masks: VariationalMasks) -> list[NDArray]:
 
 def test_masks_are_drawn_as_specification_4_8_says() -> None:
     config = rhn.RHNConfig(5, 4, 2, num_layers=2, embedding_size=3, tie_weights=False, share_gate_masks=False)
-    masks = sample_stream_masks(config, DropRates(0.5, 0.4, 0.3, 0.2), 9, range(2, 4))
+    masks = sample_stream_masks(config, DropRates(0.5, 0.4, 0.3, 0.2, 0.6), 9, range(2, 4))
     parts = [masks.word_types, masks.others.output]
     for i in range(2):
         parts += [masks.others.input[i].swapaxes(0, 1), masks.others.state[i].swapaxes(0, 1)]
-    for index, (part, rate) in enumerate(zip(parts, (0.5, 0.2, 0.4, 0.3, 0.4, 0.3), strict=True)):
+    parts += masks.others.update
+    for index, (part, rate) in enumerate(zip(parts, (0.5, 0.2, 0.4, 0.3, 0.4, 0.3, 0.6, 0.6), strict=True)):
         for row, sample in enumerate((2, 3)):
             philox = np.random.Philox(
                 key=np.array([9, 7], np.uint64), counter=np.array([0, index, sample, 0], np.uint64)

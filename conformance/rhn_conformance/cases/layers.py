@@ -22,7 +22,7 @@ from rhn_conformance.cases.numbers import float32
 from rhn_conformance.checks import LAYER_CHECKS
 
 # Indices of draws; those of the parameters, of the states and of the masks count up from theirs.
-_PARAMETERS, _X, _D_OUTPUTS, _STATE, _D_STATE, _INPUT_MASK, _STATE_MASK = range(0, 7000, 1000)
+_PARAMETERS, _X, _D_OUTPUTS, _STATE, _D_STATE, _INPUT_MASK, _STATE_MASK, _UPDATE_MASK = range(0, 8000, 1000)
 _KEEP = 0.5
 
 
@@ -38,7 +38,7 @@ class LayerDescription:
         batch_size: B.
         length: T.
         given_state: start from a random state, not from zero.
-        masked: there are masks of input and state.
+        masked: there are masks of input, state and update.
     """
 
     name: str
@@ -98,6 +98,7 @@ def make_layer_inputs(description: LayerDescription) -> LayerInputs:
     masks = VariationalMasks(
         input=[mask((num_masks, batch_size, c.input_size), _INPUT_MASK + i) for i, c in enumerate(cells)],
         state=[mask((num_masks, *state_shape), _STATE_MASK + i) for i in range(len(cells))],
+        update=[mask(state_shape, _UPDATE_MASK + i) for i in range(len(cells))],
     )
     shapes = layer_parameter_shapes(config)
     return LayerInputs(

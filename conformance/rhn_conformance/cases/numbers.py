@@ -36,6 +36,8 @@ class Description:
         length: T of one window; `forward` gets two windows in one.
         num_steps: training steps, each on a window of its own.
         rates: drop rates of the masks; 0 gives no mask of that kind.
+        time_masks: input and output masks are drawn for each time step.
+        reset_probability: of a row to start a window from zero.
         given_state: start from a random state, not from zero.
         repeat_tokens: draw tokens from three word types only.
         weight_scale: weights are uniform in (-weight_scale, weight_scale), biases too.
@@ -56,6 +58,8 @@ class Description:
     length: int = 3
     num_steps: int = 2
     rates: DropRates = NOTHING_DROPPED
+    time_masks: bool = False
+    reset_probability: float = 0.0
     given_state: bool = False
     repeat_tokens: bool = False
     weight_scale: float = 0.7
@@ -82,8 +86,17 @@ def make_inputs(description: Description) -> Inputs:
 
     def window(first: int, last: int, step: int) -> Window:
         where = slice(first * length, last * length)
-        masks = representable(sample_masks(config, tokens[:, where], description.rates, seed, step))
-        return Window(tokens[:, where], targets[:, where], masks if any(description.rates) else None)
+        drawn = sample_masks(
+            config,
+            tokens[:, where],
+            description.rates,
+            seed,
+            step,
+            time_masks=description.time_masks,
+            reset_probability=description.reset_probability,
+        )
+        has_masks = any(description.rates) or description.reset_probability
+        return Window(tokens[:, where], targets[:, where], representable(drawn) if has_masks else None)
 
     double_window = window(0, 2, 0)
     windows = [double_window.columns(slice(0, length)), *(window(k, k + 1, k) for k in range(1, description.num_steps))]
@@ -98,6 +111,7 @@ def make_inputs(description: Description) -> Inputs:
         optimizer=description.optimizer,
         averaging=description.averaging,
         recompute=description.recompute,
+        time_masks=description.time_masks,
     )
 
 

@@ -38,12 +38,13 @@ def _in(line: str, old: str, new: str) -> Edit:
 _H_GATE = "h = ACTIVATION[activation](z[0])"
 _T_GATE = "t = sigmoid(z[1])"
 _C_GATE = "c = 1.0 - t if num_gates == 2 else sigmoid(z[2])  #"
-_UPDATE = "s = h * t + s * c  #"
+_UPDATE = "s = h * kept * t + s * c  #"
 _RECURRENT = "z_gate = u @ weights.recurrent[level, gate] + weights.bias[level, gate]"
 _MASKED_STATE = "u = s * _mask_of_gate(state_mask, gate)"
 _MASK_OF_GATE = "return mask[gate] if len(mask) > 1 else mask[0]"
+_MASKS_OF_LAYER = "update_mask = masks.of_layer(i)"
 _MASKED_EMBEDDING = "x = x * masks.embedding[:, :, None]"
-_MASKED_OUTPUT = "top = x if masks.output is None else x * masks.output[:, None, :]"
+_MASKED_OUTPUT = "unprojected = x if masks.output is None else x * _over_time(masks.output)"
 _NEW_STATE = "new_state.append(outputs[:, -1])"
 _LOSS = "data_loss = cross_entropy(trace.logits, targets).sum() / batch_size"
 _EMBEDDING_GRADIENT = 'np.add.at(grads["embedding"], trace.tokens, d_x)'
@@ -63,7 +64,7 @@ _ORDER = "return sequence[:, ::-1] if cell.reverse else sequence"
 _SIDE_BY_SIDE = "x = np.concatenate(outputs_of_layer, axis=-1)"
 _BEFORE = "before = np.zeros((batch_size, config.hidden_size)) if state is None else np.asarray(state[number])"
 _CELL_CALL = "_cell_forward(config, cell, weights, x, before, row_lengths, masks.of_layer(number))"
-_RUN_ON = "x[row : row + 1], cell), state[row : row + 1], *_masks_of_row(masks, row), config.activation)[0][0, -1]"
+_RUN_ON = "x[row : row + 1], cell), state[row : row + 1], input_mask, state_mask, config.activation)[0][0, -1]"
 _LAYER_LOADED = "np.array(parameters[name], np.float64) for name in layer_parameter_shapes"
 _STATE_MASK_OF_ROW = "np.asarray(state_mask)[:, row : row + 1]"
 _OTHER_DIRECTION = "number + config.num_directions - 1 - 2 * direction"
@@ -71,7 +72,7 @@ _OTHER_DIRECTION = "number + config.num_directions - 1 - 2 * direction"
 MUTANTS: tuple[Mutant, ...] = (
     # Gates
     Mutant("h and t in the other order", "1.2", _in(_H_GATE, "z[0]", "z[1]"), _in(_T_GATE, "z[1]", "z[0]")),
-    Mutant("t and c swapped", "2.4", _in(_UPDATE, "h * t + s * c", "h * c + s * t")),
+    Mutant("t and c swapped", "2.4", _in(_UPDATE, "kept * t + s * c", "kept * c + s * t")),
     Mutant("masked carry", "2.4", _in(_UPDATE, "s * c", "s * c * _mask_of_gate(state_mask, 0)")),
     Mutant("tanh whatever the activation", "2.4", _in(_H_GATE, "ACTIVATION[activation]", "np.tanh")),
     Mutant("c = sigmoid(1 - t)", "2.5", _in(_C_GATE, "1.0 - t", "sigmoid(1.0 - t)")),
@@ -106,13 +107,13 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "input masks of the first layer only",
         "4.3",
-        ("if masks.input is None else", "if masks.input is None or layer > 0 else"),
+        _in(_MASKS_OF_LAYER, "= masks", "= (masks if i == 0 else masks._replace(input=None))"),
     ),
     Mutant("shared masks where separate are asked", "4.4", (_MASK_OF_GATE, "return mask[0]")),
     Mutant("separate masks where shared are asked", "4.4", _in(_MASK_OF_GATE, "mask[0]", "np.roll(mask[0], gate)")),
     Mutant("masks not scaled by 1/keep", "4.1", _in(_MASKED_EMBEDDING, "masks.embedding[", "(masks.embedding > 0)[")),
     Mutant("embedding mask of the first row for all", "4.2", _in(_MASKED_EMBEDDING, "[:, :, None]", "[:1, :, None]")),
-    Mutant("output not masked", "4.5", (_MASKED_OUTPUT, "top = x")),
+    Mutant("output not masked", "4.5", (_MASKED_OUTPUT, "unprojected = x")),
     Mutant(
         "output mask reaches the state",
         "4.5",
@@ -123,6 +124,10 @@ MUTANTS: tuple[Mutant, ...] = (
         "4.6",
         ("in_loss = 0.0 if", "masks = vars(self).setdefault('first_masks', masks)\n        in_loss = 0.0 if"),
     ),
+    Mutant("update mask on the carry", "4.9", _in(_UPDATE, "h * kept * t + s * c", "(h * t + s * c) * kept")),
+    Mutant("update mask not in the gradient of t", "4.9", ("d_s * (h * kept - s)", "d_s * (h - s)")),
+    Mutant("mask of the first time step for all", "4.10", ("mask[:, :, time] if mask", "mask[:, :, 0] if mask")),
+    Mutant("other rows are reset", "4.11", ("masks.carried[:, None]", "masks.carried[::-1, None]")),
     # State
     Mutant("state not handed over", "3.2", ("if state is None else [np.asarray(s", "if True else [np.asarray(s")),
     Mutant("layers share a state", "2.7", ("layer_forward(weights, x, state[i]", "layer_forward(weights, x, state[0]")),
@@ -132,6 +137,7 @@ MUTANTS: tuple[Mutant, ...] = (
         _in(_NEW_STATE, "outputs[:, -1]", "outputs[:, -1] + 1e-6 * (outputs[:, -1] - outputs[:, -1].mean(axis=0))"),
     ),
     # Softmax and loss
+    Mutant("projection is not trained", "2.10", ('= np.einsum("bth,bte->he"', '= 0.0 * np.einsum("bth,bte->he"')),
     Mutant("missing tying", "2.9", ('grads["embedding"] += d_softmax_weight.T', "pass")),
     Mutant("mean instead of sum over time", "5.1", _in(_LOSS, ".sum()", ".mean(axis=1).sum()")),
     Mutant("sum instead of mean over the batch", "5.1", _in(_LOSS, " / batch_size", "")),

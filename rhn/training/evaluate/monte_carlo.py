@@ -154,7 +154,7 @@ def identity_of(model: Model, tokens: NDArray[np.integer], rates: DropRates, see
     return {
         "model": weights.hexdigest(),
         "part of the data": stream.hexdigest(),
-        "set of drop rates": list(rates),
+        "set of drop rates": list(rates) if rates.drop_update else list(rates[:4]),  # as before there was drop_update
         "seed": seed,
         "legacy_mc": legacy,
     }
