@@ -247,12 +247,20 @@ class Trainer:
 
     def _prepared_windows(self) -> Generator[PreparedWindow, None, None]:
         """Inputs (B, T), targets (B, T) and masks of the windows left, the next made while one is trained on."""
-        first_window, first_step = self.progress.window, self.progress.step
+        first_window, first_step, o = self.progress.window, self.progress.step, self.plan.options
 
         def prepare(window: int) -> PreparedWindow:
             inputs, targets = self.windows[window]
             step = first_step + window - first_window
-            masks = sample_masks(self.model.config, inputs, self.plan.rates, self.plan.options.seed, step)
+            masks = sample_masks(
+                self.model.config,
+                inputs,
+                self.plan.rates,
+                o.seed,
+                step,
+                time_masks=o.time_masks,
+                reset_probability=o.reset_probability,
+            )
             return inputs, targets, masks
 
         with ThreadPoolExecutor(max_workers=1) as pool:

@@ -123,6 +123,13 @@ class Options:
     drop_input: float = _dropout(0.75, fraction(), "probability of dropping an input unit of a layer", "drop_i")
     drop_state: float = _dropout(0.25, fraction(), "probability of dropping a unit of the state", "drop_h", "drop_s")
     drop_output: float = _dropout(0.75, fraction(), "probability of dropping an input unit of the softmax", "drop_o")
+    drop_update: float = _dropout(0.0, fraction(), "probability of dropping a unit of the candidate h")
+    time_masks: bool = _option(
+        "dropout", False, flag(), "draw input and output masks for every time step, not for a window", may_change=True
+    )
+    reset_probability: float = _option(
+        "dropout", 0.0, fraction(), "probability that a row starts a window from a state of zero", may_change=True
+    )
 
     dtype: str = _arithmetic("float32", one_of("float32", "float64"), "type of parameters and states", may_change=False)
     precision: str | None = _arithmetic(

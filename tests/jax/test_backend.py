@@ -27,6 +27,7 @@ COVERING: list[dict[str, Any]] = [
     {"num_layers": 2, "embedding_size": 4, "tie_weights": False, "couple_gates": False, "masks": "separate"},
     {"activation": "relu", "couple_gates": False, "masks": "none"},
     {"embedding_size": 9, "tie_weights": False, "activation": "sigmoid"},
+    {"embedding_size": 4, "drop_update": 0.4, "time_masks": True, "reset_probability": 0.5},
 ]
 
 

@@ -35,6 +35,7 @@ class Inputs(NamedTuple):
     biases: Array  # (L, G*H)
     mask: Array | None  # (M, B, H)
     valid: Array | None = None  # (T, B, 1)
+    update_mask: Array | None = None  # (B, H)
 
 
 def make_inputs(
@@ -72,8 +73,7 @@ def loss_of(recurrence: Recurrence, activation: str = "tanh") -> Callable[[Input
 
 def loss_and_outputs(recurrence: Recurrence, activation: str) -> Callable[[Inputs], tuple[Array, Array]]:
     def loss(inputs: Inputs) -> tuple[Array, Array]:
-        *arrays, valid = inputs
-        outputs = recurrence(*arrays, activation, valid)
+        outputs = recurrence(*inputs[:5], activation, inputs.valid, inputs.update_mask)
         return (outputs * jnp.cos(jnp.arange(outputs.size)).reshape(outputs.shape)).sum(), outputs
 
     return loss
@@ -115,6 +115,16 @@ def test_fast_equals_plain_for_every_kind_of_gate(num_gates: int, masks: str, ac
 def test_recompute_equals_fast(recurrence_depth: int, masks: str, num_gates: int) -> None:
     inputs = make_inputs(recurrence_depth, masks=masks, num_gates=num_gates)
     assert_close(value_and_gradients(recompute, inputs), value_and_gradients(fast_recurrence, inputs))
+
+
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize("recurrence", [fast_recurrence, recompute], ids=["fast", "recompute"])
+@pytest.mark.parametrize("masks", ["none", "separate"])
+@pytest.mark.parametrize("num_gates", [2, 3])
+def test_an_update_mask_and_its_gradient(recurrence: Recurrence, masks: str, num_gates: int) -> None:
+    update_mask = jnp.asarray([[0.0, 2.0, 2.0, 0.0], [2.0, 2.0, 0.0, 2.0]])
+    inputs = make_inputs(masks=masks, num_gates=num_gates)._replace(update_mask=update_mask)
+    assert_close(value_and_gradients(recurrence, inputs), value_and_gradients(plain_recurrence, inputs))
 
 
 @pytest.mark.usefixtures("eagerly")

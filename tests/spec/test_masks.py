@@ -53,7 +53,7 @@ def assert_equal(actual: VariationalMasks, expected: VariationalMasks) -> None:
 RATE = st.floats(0.01, 0.95)
 
 
-@given(config=configurations(), tokens=TOKENS, rates=st.builds(DropRates, RATE, RATE, RATE, RATE), seed=SEEDS)
+@given(config=configurations(), tokens=TOKENS, rates=st.builds(DropRates, *[RATE] * 4, st.just(0.0)), seed=SEEDS)
 def test_shapes_and_values(config: RHNConfig, tokens: NDArray, rates: DropRates, seed: int) -> None:
     masks = sample_masks(config, tokens, rates, seed, step=0)
     batch_size, length = tokens.shape

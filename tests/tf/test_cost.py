@@ -20,7 +20,7 @@ LENGTH, BATCH_SIZE, HIDDEN_SIZE, NUM_GATES = 5, 3, 4, 2
 
 
 def count_operations(
-    depth: int, num_masks: int, recompute: bool, valid: tf.Tensor | None = None
+    depth: int, num_masks: int, recompute: bool, **masks: tf.Tensor
 ) -> tuple[Counter[str], list[Counter[str]]]:
     """Operations of the recurrence with its gradients: outside of loops, and in the body of every loop in order."""
     width = NUM_GATES * HIDDEN_SIZE
@@ -29,7 +29,7 @@ def count_operations(
 
     @tf.function(input_signature=[tf.TensorSpec(shape) for shape in shapes])
     def gradients(projected: tf.Tensor, state: tf.Tensor, biases: tf.Tensor, *weights: tf.Tensor) -> list[tf.Tensor]:
-        outputs = fast_recurrence(projected, state, weights, biases, mask, valid=valid, recompute=recompute)
+        outputs = fast_recurrence(projected, state, weights, biases, mask, recompute=recompute, **masks)
         return tf.gradients(outputs, [projected, state, biases, *weights])
 
     graph = gradients.get_concrete_function().graph
@@ -45,6 +45,18 @@ def test_products_of_the_recurrence(num_masks: int, blocks: int) -> None:
     depth = 3
     outside, (forward, backward) = count_operations(depth, num_masks, recompute=False)
     assert forward["MatMul"] == backward["MatMul"] == outside["MatMul"] == depth * blocks
+
+
+def test_an_update_mask_costs_multiplications_only() -> None:
+    """One per micro-step in the forward, and two in the backward; without it there is none."""
+    depth = 3
+    _, (forward, backward) = count_operations(depth, num_masks=1, recompute=False)
+    assert forward["Mul"] == 3 * depth  # of the state by its mask, h * t and s * c
+    update_mask = tf.ones((BATCH_SIZE, HIDDEN_SIZE))
+    on_outside, (on, on_backward) = count_operations(depth, num_masks=1, recompute=False, update_mask=update_mask)
+    assert on["Mul"] == 4 * depth
+    assert on_backward["Mul"] - backward["Mul"] == 2 * depth
+    assert (on["MatMul"], on_backward["MatMul"], on_outside["MatMul"]) == (depth, depth, depth)
 
 
 def test_padding_costs_selections_once_per_time_step() -> None:

@@ -97,6 +97,26 @@ def test_fast_equals_plain_with_other_gates(kind: str) -> None:
     assert_fast_equals_plain(kind, (3, 2, 3), compile_with=lambda function: function)
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("kind", ["no mask", "shared mask", "separate masks", "uncoupled, separate masks"])
+def test_fast_equals_plain_with_an_update_mask(kind: str, recompute: bool) -> None:
+    options = dict(KINDS[kind])
+    activation = options.pop("activation", "tanh")
+    arguments, mask = make_arguments(2, 3, 2, **options)
+    update_mask = tf.constant([[0.0, 2.0, 2.0, 0.0], [2.0, 2.0, 0.0, 2.0]], tf.float64)
+    fast, plain = (
+        outputs_and_gradients(
+            partial(recurrence, update_mask=update_mask),
+            arguments,
+            None if mask is None else tf.constant(mask),
+            activation,
+        )
+        for recurrence in (partial(fast_recurrence, recompute=recompute), plain_recurrence)
+    )
+    for actual, expected in zip(fast, plain, strict=True):
+        assert relative_error(actual, expected) < TOLERANCE
+
+
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "jit"])
 def test_fast_equals_plain_in_a_function(jit_compile: bool) -> None:
     kind = "uncoupled, separate masks"

@@ -68,6 +68,15 @@ def test_operations_of_a_micro_step(num_masks, forward, backward, recompute):
 
 
 @pytest.mark.parametrize("recompute", [False, True])
+def test_an_update_mask_costs_one_operation_per_micro_step_and_two_in_bulk(recompute):
+    without, with_mask = (
+        operations(3, 1, recompute=recompute, update_mask=mask) for mask in (None, torch.ones(BATCH_SIZE, HIDDEN))
+    )
+    more = [len(on.seen) - len(off.seen) for off, on in zip(without, with_mask, strict=True)]
+    assert more == [3 * DEPTH, 2 * DEPTH]
+
+
+@pytest.mark.parametrize("recompute", [False, True])
 def test_one_product_per_micro_step_gives_the_gradient_of_its_weight(recompute):
     _, backward = operations(7, 1, recompute=recompute)
     products = [name for name, shape in backward.seen if "mm" in name and shape == (GATES, HIDDEN, HIDDEN)]
@@ -123,7 +132,10 @@ def test_the_tied_embedding_has_one_dense_gradient():
     assert names == ["aten::mm", "aten::_sparse_coo_tensor_with_dims_and_tensors", "aten::add.Tensor"]
 
 
-@pytest.mark.parametrize("options", [{}, {"tie_weights": False, "num_layers": 2}], ids=str)
+BEYOND = {"embedding_size": 4, "drop_update": 0.4, "time_masks": True, "reset_probability": 0.5}
+
+
+@pytest.mark.parametrize("options", [{}, {"tie_weights": False, "num_layers": 2}, BEYOND], ids=str)
 @pytest.mark.parametrize("optimizer", [rhn.Optimizer(), rhn.Optimizer("adam")], ids=lambda optimizer: optimizer.name)
 @pytest.mark.parametrize("static_steps", [False, True])
 def test_nothing_waits_for_the_device(monkeypatch, options, optimizer, static_steps):

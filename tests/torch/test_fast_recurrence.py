@@ -100,6 +100,24 @@ def test_recomputed_gates_are_the_same(monkeypatch, rows, depth, num_gates, mask
         torch.testing.assert_close(actual, expected, **TOLERANCE)  # measured: 9e-16
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("num_gates", [2, 3])
+@pytest.mark.parametrize("mask", [None, 1, "gates"])
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
+def test_fast_equals_plain_with_an_update_mask(monkeypatch, recompute, num_gates, mask, activation):
+    monkeypatch.setattr(fast_kernels, "_BACKWARD_ROWS", 4)
+    inputs = make_inputs(num_gates=num_gates, mask=mask)
+    update_mask = torch.tensor([[0.0, 2.0, 2.0, 0.0], [2.0, 2.0, 0.0, 2.0]], dtype=torch.float64)
+    fast = outputs_and_gradients(
+        partial(fast_recurrence, recompute=recompute, update_mask=update_mask), inputs, activation
+    )
+    plain = outputs_and_gradients(partial(plain_recurrence, update_mask=update_mask), inputs, activation)
+    without = outputs_and_gradients(plain_recurrence, inputs, activation)
+    assert not torch.allclose(plain[0], without[0])
+    for actual, expected in zip(fast, plain, strict=True):
+        torch.testing.assert_close(actual, expected, **TOLERANCE)
+
+
 def test_fast_without_gradients_equals_plain():
     inputs = make_inputs(length=5, depth=3, mask="gates", num_gates=3)
     with torch.no_grad():
@@ -115,7 +133,7 @@ def test_fast_passes_gradcheck(num_gates, mask, activation, recompute):
     inputs = make_inputs(num_gates=num_gates, mask=mask, hidden=3)
 
     def of_tensors(projected, state, biases, *weights):
-        return fast_recurrence(projected, state, weights, biases, inputs.mask, activation, recompute)
+        return fast_recurrence(projected, state, weights, biases, inputs.mask, activation, recompute=recompute)
 
     torch.autograd.gradcheck(of_tensors, (inputs.projected, inputs.state, inputs.biases, *inputs.weights))
 
@@ -150,6 +168,8 @@ def test_fast_refuses_to_differentiate_the_mask():
     inputs = make_inputs()
     with pytest.raises(ValueError, match="use plain_recurrence"):
         fast_recurrence(*inputs[:4], inputs.mask.requires_grad_())
+    with pytest.raises(ValueError, match="update_mask requires a gradient"):
+        fast_recurrence(*inputs[:4], update_mask=torch.ones(2, 4).requires_grad_())
 
 
 def test_backward_may_run_twice():

@@ -100,7 +100,6 @@ def test_the_same_seed_gives_the_same_run(command_line: CommandLine, tmp_path: P
         (["precision=bf16", "dtype=float64"], "precision='bf16' is not accepted with dtype='float64'"),
         (["recompute=yes"], "recompute='yes' is not accepted"),
         (["other_bias=none"], "other_bias='none' is not accepted"),
-        (["embedding_size=7"], "embedding_size=7 is not accepted with tie_weights=True"),
     ],
 )
 def test_bad_input_gets_one_sentence(command_line: CommandLine, tmp_path: Path, words: list[str], message: str) -> None:

@@ -102,7 +102,6 @@ def test_aliases_are_names_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"embedding_size": 7}, "embedding_size=7 is not accepted with tie_weights=True"),
         ({"precision": "bf16", "dtype": "float64"}, "precision='bf16' is not accepted with dtype='float64'"),
         ({"level": "char"}, "level='char' is not accepted with dataset='ptb'"),
     ],

@@ -208,7 +208,7 @@ def _pair_case(name: str, row: dict[str, Any]) -> Description:
         for key in ("recurrence_depth", "activation", "num_layers", "couple_gates", "share_gate_masks")
     }
     embedding = options.pop("embedding")
-    rates = DropRates(*(options.pop(rate) for rate in DropRates._fields))
+    rates = DropRates(**{rate: options.pop(rate) for rate in DropRates._fields if rate in options})
     config = (
         _tied(**architecture)
         if embedding == "tied"
