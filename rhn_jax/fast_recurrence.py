@@ -163,8 +163,9 @@ class _Residuals(NamedTuple):
 
 def _fast_forward(activation: str, recompute: bool, inputs: _Inputs) -> tuple[Array, _Residuals]:
     outputs, states, gates = _forward(activation, inputs, keep_gates=not recompute)
-    projected, _, weights, biases, *masks = inputs
-    return outputs, _Residuals(projected if recompute else None, weights, biases, *masks, states, gates)
+    projected, _, weights, biases, state_mask, valid, update_mask = inputs
+    arguments = projected if recompute else None, weights, biases, state_mask, valid, update_mask
+    return outputs, _Residuals(*arguments, states, gates)
 
 
 def _fast_backward(activation: str, recompute: bool, residuals: _Residuals, d_outputs: Array) -> tuple[_Inputs]:

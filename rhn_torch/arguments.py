@@ -64,7 +64,8 @@ def check_cell_masks(
                 f" {len(features)}"
             )
         for i, (mask, width) in enumerate(zip(of_cells, features, strict=True)):
-            shape, expected = tuple(mask.shape), [(batch_size, width)]
+            shape = tuple(mask.shape)
+            expected: list[tuple[int, ...]] = [(batch_size, width)]
             if name == "update":
                 if shape != expected[0]:
                     raise ValueError(f"masks.update[{i}] of shape {shape} is not accepted: expected {expected[0]}")

@@ -367,8 +367,7 @@ def _forward(
     check_masks(config, masks, *tokens.shape)
     state = zero_state(config, len(tokens)) if state is None else [np.asarray(s, dtype=np.float64) for s in state]
     check_state(config, state, len(tokens))
-    if masks.carried is not None:
-        state = [s * masks.carried[:, None] for s in state]
+    carried = 1.0 if masks.carried is None else masks.carried[:, None]  # (B, 1)
     p = {name: np.asarray(value, np.result_type(value, np.float64)) for name, value in parameters.items()}
 
     x = p["embedding"][tokens]  # (B, T, E)
@@ -379,7 +378,7 @@ def _forward(
         weights = LayerWeights(*(p[f"layers.{i}.{name}"] for name in ("input_weight", "recurrent_weight", "bias")))
         input_mask, state_mask, update_mask = masks.of_layer(i)
         outputs, micro_steps = layer_forward(
-            weights, x, state[i], input_mask, state_mask, config.activation, update_mask
+            weights, x, carried * np.asarray(state[i]), input_mask, state_mask, config.activation, update_mask
         )
         layers.append((weights, x, micro_steps))
         new_state.append(outputs[:, -1])

@@ -130,7 +130,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("other rows are reset", "4.11", ("masks.carried[:, None]", "masks.carried[::-1, None]")),
     # State
     Mutant("state not handed over", "3.2", ("if state is None else [np.asarray(s", "if True else [np.asarray(s")),
-    Mutant("layers share a state", "2.7", ("layer_forward(weights, x, state[i]", "layer_forward(weights, x, state[0]")),
+    Mutant("layers share a state", "2.7", _in("weights, x, carried * np.asarray(state[i])", "state[i]", "state[0]")),
     Mutant(
         "rows leak into each other",
         "3.3",
