@@ -93,6 +93,7 @@ class OptimizerMemory(NamedTuple):
         square: Adam's decayed mean of their squares.
         averaged_steps: steps that the average holds; not None once averaging is on.
         average: mean of the parameters after each of these steps.
+        momentum: decayed sum of the gradients of SGD with momentum; the same as None if all of it is zero.
     """
 
     step: int | None = None
@@ -100,6 +101,7 @@ class OptimizerMemory(NamedTuple):
     square: Tensors | None = None
     averaged_steps: int | None = None
     average: Tensors | None = None
+    momentum: Tensors | None = None
 
 
 def unpack_optimizer_state(state: OptimizerState) -> OptimizerMemory:
@@ -112,7 +114,14 @@ def unpack_optimizer_state(state: OptimizerState) -> OptimizerMemory:
     def counter(name: str) -> int | None:
         return int(state[name]) if name in state else None
 
-    return OptimizerMemory(counter("step"), named("mean"), named("square"), counter("averaged_steps"), named("average"))
+    return OptimizerMemory(
+        step=counter("step"),
+        mean=named("mean"),
+        square=named("square"),
+        averaged_steps=counter("averaged_steps"),
+        average=named("average"),
+        momentum=named("momentum"),
+    )
 
 
 def pack_optimizer_state(memory: OptimizerMemory) -> OptimizerState:
@@ -120,6 +129,8 @@ def pack_optimizer_state(memory: OptimizerMemory) -> OptimizerState:
     state: OptimizerState = {}
     for name in OptimizerMemory._fields:
         value = getattr(memory, name)
+        if name == "momentum" and value is not None and not any(np.any(tensor) for tensor in value.values()):
+            continue  # as before the first step
         if isinstance(value, Mapping):
             state |= {f"{name}.{parameter}": np.array(tensor) for parameter, tensor in value.items()}
         elif value is not None:

@@ -73,11 +73,13 @@ class Update:
             state: as `rhn.spec.optimizers` names it.
             from_spec: a tree like the parameters from tensors by the specification's names.
         """
-        step, mean, square, averaged_steps, average = unpack_optimizer_state(state)
+        step, mean, square, averaged_steps, average, momentum = unpack_optimizer_state(state)
         optax_state = self._transformation(Rates(0.0, 0.0, 0.0)).init(params)
         if step is not None and mean is not None and square is not None:
             count = jnp.asarray(step, jnp.int32)
             optax_state = optax.tree.set(optax_state, count=count, mu=from_spec(mean), nu=from_spec(square))
+        if momentum is not None:
+            optax_state = optax.tree.set(optax_state, trace=from_spec(momentum))
         if averaged_steps is None:
             return Memory(optax_state, None, None)
         mean_of_steps = optax.tree.zeros_like(params) if average is None else from_spec(average)
@@ -90,6 +92,8 @@ class Update:
         if step is not None and step > 0:
             mean, square = (to_spec(optax.tree.get(memory.optax, name)) for name in ("mu", "nu"))
             remembered = remembered._replace(step=int(step), mean=mean, square=square)
+        if self.optimizer.momentum:
+            remembered = remembered._replace(momentum=to_spec(optax.tree.get(memory.optax, "trace")))
         if memory.averaged_steps is not None:
             averaged_steps = int(memory.averaged_steps)
             average = to_spec(memory.average) if averaged_steps > 0 else None
@@ -100,6 +104,10 @@ class Update:
         """From gradients to what is added to the parameters. `rates` may be tracers."""
         optimizer = self.optimizer
         steps = [optax.clip_by_global_norm(rates.max_grad_norm)]
+        if optimizer.max_grad_value is not None:
+            steps.append(optax.clip(optimizer.max_grad_value))
+        if optimizer.momentum:
+            steps.append(optax.trace(optimizer.momentum))
         if optimizer.name == "adam":
             steps.append(optax.scale_by_adam(optimizer.beta1, optimizer.beta2, optimizer.epsilon))
             if optimizer.decoupled_weight_decay:

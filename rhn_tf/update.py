@@ -36,6 +36,7 @@ class Update:
         self._step = tf.Variable(memory.step or 0, dtype=tf.int64)
         self._mean = self._variables(memory.mean) if is_adam else []
         self._square = self._variables(memory.square) if is_adam else []
+        self._momentum = self._variables(memory.momentum) if optimizer.momentum else []
         self._averaged_steps = tf.Variable(memory.averaged_steps or 0, dtype=tf.int64)
         self._average = self._variables(memory.average) if self._averages else []
 
@@ -50,7 +51,7 @@ class Update:
         norm = tf.linalg.global_norm(gradients)
         scale = max_grad_norm / tf.maximum(norm, max_grad_norm)
         if self._optimizer.name == "sgd":
-            self._sgd(gradients, learning_rate * scale, weight_decay)
+            self._sgd(gradients, scale, learning_rate, weight_decay)
         else:
             self._adam(gradients, scale, learning_rate, weight_decay)
         if self._averages:
@@ -70,6 +71,7 @@ class Update:
                 square=to_spec(self._config, self._square) if stepped else None,
                 averaged_steps=averaged_steps if self._averages else None,
                 average=to_spec(self._config, self._average) if averaged else None,
+                momentum=to_spec(self._config, self._momentum) if self._momentum else None,
             )
         )
 
@@ -78,7 +80,17 @@ class Update:
         values = [np.zeros(p.shape) for p in self._parameters] if tensors is None else from_spec(self._config, tensors)
         return [tf.Variable(value, dtype=p.dtype) for value, p in zip(values, self._parameters, strict=True)]
 
-    def _sgd(self, gradients: Sequence[tf.Tensor], rate: tf.Tensor, weight_decay: tf.Tensor) -> None:
+    def _sgd(
+        self, gradients: Sequence[tf.Tensor], scale: tf.Tensor, learning_rate: tf.Tensor, weight_decay: tf.Tensor
+    ) -> None:
+        optimizer, rate = self._optimizer, learning_rate * scale
+        if optimizer.momentum or optimizer.max_grad_value is not None:
+            gradients, rate = [self._clipped(gradient, scale) for gradient in gradients], learning_rate
+        if optimizer.momentum:
+            gradients = [
+                momentum.assign(optimizer.momentum * momentum + gradient)
+                for momentum, gradient in zip(self._momentum, gradients, strict=True)
+            ]
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             tf.raw_ops.ResourceApplyGradientDescent(var=parameter.handle, alpha=rate, delta=gradient)
             if self._optimizer.decoupled_weight_decay:
@@ -96,8 +108,13 @@ class Update:
         ):
             if self._optimizer.decoupled_weight_decay:
                 parameter.assign(parameter * (1 - learning_rate * weight_decay))
-            g = scale * gradient
+            g = self._clipped(gradient, scale)
             mean.assign(beta1 * mean + (1 - beta1) * g)
             square.assign(beta2 * square + (1 - beta2) * tf.square(g))
             root = tf.sqrt(square / square_scale) + self._optimizer.epsilon
             parameter.assign_sub(learning_rate / mean_scale * mean / root)
+
+    def _clipped(self, gradient: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+        """The gradient scaled, and its entries limited."""
+        limit = self._optimizer.max_grad_value
+        return scale * gradient if limit is None else tf.clip_by_value(scale * gradient, -limit, limit)

@@ -36,6 +36,7 @@ class Update:
         self._step = self._counter(memory.step)
         self._mean = self._tensors(memory.mean) if optimizer.name == "adam" else []
         self._square = self._tensors(memory.square) if optimizer.name == "adam" else []
+        self._momentum = self._tensors(memory.momentum) if optimizer.momentum else []
         self._averaged_steps = self._counter(memory.averaged_steps)
         self._average = self._tensors(memory.average) if self._averages else []
 
@@ -70,10 +71,19 @@ class Update:
                 square=self._arrays(self._square) if step else None,
                 averaged_steps=averaged_steps if self._averages else None,
                 average=self._arrays(self._average) if averaged_steps else None,
+                momentum=self._arrays(self._momentum) if self._optimizer.momentum else None,
             )
         )
 
     def _sgd(self, gradients: Sequence[Tensor], scale: Tensor, learning_rate: Tensor, weight_decay: float) -> None:
+        optimizer = self._optimizer
+        if optimizer.momentum or optimizer.max_grad_value is not None:
+            gradients = [self._clipped(gradient, scale) for gradient in gradients]
+            scale = torch.ones_like(scale)
+        if optimizer.momentum:
+            for momentum, gradient in zip(self._momentum, gradients, strict=True):
+                momentum.mul_(optimizer.momentum).add_(gradient)
+            gradients = self._momentum
         factor = (-learning_rate * scale).to(scale.dtype)  # ()
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.addcmul_(gradient, factor)
@@ -90,11 +100,16 @@ class Update:
         ):
             if self._optimizer.decoupled_weight_decay:
                 parameter *= 1 - learning_rate * weight_decay
-            g = scale * gradient
+            g = self._clipped(gradient, scale)
             mean.mul_(beta1).add_(g, alpha=1 - beta1)
             square.mul_(beta2).addcmul_(g, g, value=1 - beta2)
             root = (square / square_scale).sqrt_().add_(self._optimizer.epsilon)
             parameter -= (mean / root).mul_(step_size)
+
+    def _clipped(self, gradient: Tensor, scale: Tensor) -> Tensor:
+        """The gradient scaled, and its entries limited."""
+        scaled, limit = scale * gradient, self._optimizer.max_grad_value
+        return scaled if limit is None else scaled.clamp_(-limit, limit)
 
     def _counter(self, count: int | None) -> Tensor:
         """(); float64, which holds every count and gives Adam's 1 - beta ** step all its digits."""

@@ -100,7 +100,7 @@ class Inputs:
     @property
     def optimizer_remembers(self) -> bool:
         """The optimiser has a memory, which plain SGD has not."""
-        return self.averaging or self.optimizer.name != "sgd"
+        return self.averaging or self.optimizer.name != "sgd" or self.optimizer.momentum > 0
 
     @property
     def reusable(self) -> bool:

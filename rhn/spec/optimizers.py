@@ -17,7 +17,7 @@ OPTIMIZERS = ("sgd", "adam")
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What `train_step` does with the gradients.
+    """What `train_step` does with the gradients. A backend refuses an optimiser that it has not.
 
     Args:
         name: "sgd" or "adam" (Kingma and Ba 2015).
@@ -27,6 +27,8 @@ class Optimizer:
         beta1: decay of Adam's mean of gradients, in [0, 1).
         beta2: decay of Adam's mean of squared gradients, in [0, 1).
         epsilon: added to the root of the latter, above 0.
+        momentum: of SGD, in [0, 1): the step is along the decayed sum of the gradients (as in `torch.optim.SGD`).
+        max_grad_value: the largest entry of a gradient after clipping by the norm, above 0; None for no limit.
 
     Raises:
         ValueError: an argument is outside of what is accepted.
@@ -37,6 +39,8 @@ class Optimizer:
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    momentum: float = 0.0
+    max_grad_value: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("optimizer", self.name, OPTIMIZERS)
@@ -44,6 +48,11 @@ class Optimizer:
         for name in ("beta1", "beta2"):
             check_fraction(name, getattr(self, name))
         check_number("epsilon", self.epsilon)
+        check_fraction("momentum", self.momentum)
+        if self.momentum and self.name != "sgd":
+            raise ValueError(f"momentum={self.momentum!r} is not accepted with optimizer={self.name!r}: it is SGD's")
+        if self.max_grad_value is not None:
+            check_number("max_grad_value", self.max_grad_value)
 
 
 PAPER_SGD = Optimizer()
@@ -51,6 +60,7 @@ PAPER_SGD = Optimizer()
 # What an optimiser remembers from step to step, by name; empty before the first step.
 #   "step" ()                              Adam: steps taken
 #   "mean.<parameter>", "square.<parameter>"   Adam: decayed means of gradients and of their squares
+#   "momentum.<parameter>"                 SGD with momentum: decayed sum of gradients; absent where all of it is zero
 #   "averaged_steps" ()                    averaging: steps that the mean holds; present from its start on
 #   "average.<parameter>"                  averaging: mean of the weights after each of these steps
 OptimizerState = dict[str, NDArray[Any]]

@@ -9,9 +9,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rhn.spec.arguments import check_number, is_number, refusal
+from rhn.spec.arguments import check_choice, check_number, is_number, refusal
 from rhn.spec.config import RHNConfig
-from rhn.spec.random import Purpose, uniform
+from rhn.spec.random import Purpose, normal, uniform
+
+INITIALIZERS = ("uniform", "normal", "fan_in")
 
 Parameters = dict[str, NDArray]
 
@@ -53,27 +55,42 @@ def initial_parameters(
     init_scale: float = 0.04,
     transform_bias: float = -2.0,
     other_bias: float | str = "uniform",
+    initializer: str = "uniform",
+    embedding_init_scale: float | None = None,
 ) -> Parameters:
-    """Initial value of every tensor, float32, the same for every backend and machine.
+    """Initial value of every tensor, float32, the same for every backend and machine (SPEC.md 1.4 and 1.6).
 
     Everything is uniform in (-init_scale, init_scale), but for the transform bias, which starts at the constant
-    `transform_bias` (and is learned), and, if `other_bias` is a number, all other biases, which start at that.
+    `transform_bias` (and is learned), and, if `other_bias` is a number, all other biases, which start at that. Another
+    `initializer` is of the matrices only.
 
     Args:
         config: the architecture.
         seed: 0 <= seed < 2**64.
-        init_scale: half-width of the uniform distribution, at least 0.
+        init_scale: half-width of the uniform distribution, or deviation of the normal one; at least 0.
         transform_bias: initial bias of the transform gate t at every micro-step.
         other_bias: "uniform", or the initial value of the biases of h, c and the softmax.
+        initializer: "uniform"; "normal", with the standard deviation `init_scale`; or "fan_in", normal with the
+            deviation 1 / sqrt(fan-in), not truncated, where the fan-in of a matrix is the number of its inputs, and
+            the embedding's is its width.
+        embedding_init_scale: takes the place of `init_scale`, or of 1 / sqrt(fan-in), for the embedding; None: of none.
 
     Raises:
         ValueError: an argument is outside of what is accepted.
     """
-    check_initialisation(init_scale, transform_bias, other_bias)
+    check_initialisation(init_scale, transform_bias, other_bias, initializer, embedding_init_scale)
     parameters: Parameters = {}
     for index, (name, shape) in enumerate(parameter_shapes(config).items()):
-        draw = uniform(seed, Purpose.PARAMETERS, shape, index=index)
-        value = ((2.0 * draw - 1.0) * init_scale).astype(np.float32)
+        is_bias, scale = name.endswith("bias"), init_scale
+        if initializer == "fan_in" and not is_bias:
+            scale = 1.0 / math.sqrt(shape[-1 if name == "embedding" else -2])
+        if name == "embedding" and embedding_init_scale is not None:
+            scale = embedding_init_scale
+        if initializer == "uniform" or is_bias:
+            draw = 2.0 * uniform(seed, Purpose.PARAMETERS, shape, index=index) - 1.0
+        else:
+            draw = normal(seed, Purpose.PARAMETERS, shape, index=index)
+        value = (draw * scale).astype(np.float32)
         if name.endswith("bias") and other_bias != "uniform":
             value[...] = other_bias
         if name.endswith(".bias") and name.startswith("layers."):
@@ -82,9 +99,18 @@ def initial_parameters(
     return parameters
 
 
-def check_initialisation(init_scale: float, transform_bias: float, other_bias: float | str) -> None:
+def check_initialisation(
+    init_scale: float,
+    transform_bias: float,
+    other_bias: float | str,
+    initializer: str,
+    embedding_init_scale: float | None,
+) -> None:
     """Raise ValueError unless `initial_parameters` accepts these arguments."""
     check_number("init_scale", init_scale, zero=True)
+    check_choice("initializer", initializer, INITIALIZERS)
+    if embedding_init_scale is not None:
+        check_number("embedding_init_scale", embedding_init_scale, zero=True)
     if not is_number(transform_bias):
         raise refusal("transform_bias", transform_bias, "a finite number")
     if other_bias != "uniform" and not is_number(other_bias):

@@ -50,3 +50,14 @@ def uniform(
     counter = np.array([0, index, step, 0], dtype=np.uint64)
     bits = np.random.Philox(key=key, counter=counter).random_raw(math.prod(shape))
     return ((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(shape)
+
+
+def normal(
+    seed: int, purpose: Purpose, shape: tuple[int, ...], *, step: int = 0, index: int = 0
+) -> NDArray[np.float64]:
+    """Numbers of the standard normal distribution, float64 of shape `shape`; arguments and errors as of `uniform`.
+
+    Those of Box and Muller, sqrt(-2 log(1 - u)) cos(2 pi v): u is the first half of the uniform numbers, v the second.
+    """
+    u, v = uniform(seed, purpose, (2, *shape), step=step, index=index)
+    return np.sqrt(-2.0 * np.log1p(-u)) * np.cos(2.0 * np.pi * v)

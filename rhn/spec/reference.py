@@ -305,12 +305,21 @@ def global_norm(grads: Mapping[str, ArrayLike]) -> float:
     return float(np.sqrt(sum(np.sum(np.square(np.asarray(g, dtype=np.float64))) for g in grads.values())))
 
 
+def clip(grads: Mapping[str, Array], max_grad_norm: float, max_grad_value: float | None = None) -> Parameters:
+    """The gradients scaled by max_grad_norm / max(norm, max_grad_norm); then every entry brought into
+    [-max_grad_value, max_grad_value]."""
+    scale = max_grad_norm / max(global_norm(grads), max_grad_norm)
+    scaled = {name: scale * g for name, g in grads.items()}
+    if max_grad_value is None:
+        return scaled
+    return {name: np.clip(g, -max_grad_value, max_grad_value) for name, g in scaled.items()}
+
+
 def sgd_update(
     parameters: Mapping[str, Array], grads: Mapping[str, Array], learning_rate: float, max_grad_norm: float
 ) -> Parameters:
-    """New parameters after one step of SGD, the gradients scaled by max_grad_norm / max(norm, max_grad_norm)."""
-    scale = max_grad_norm / max(global_norm(grads), max_grad_norm)
-    return {name: parameters[name] - learning_rate * scale * g for name, g in grads.items()}
+    """New parameters after one step of plain SGD, the gradients clipped by their norm."""
+    return {name: parameters[name] - learning_rate * g for name, g in clip(grads, max_grad_norm).items()}
 
 
 def update(
@@ -324,20 +333,24 @@ def update(
 ) -> tuple[Parameters, OptimizerState]:
     """New parameters and optimiser state after one step.
 
-    `grads` hold the weight decay unless it is decoupled. They are scaled as in `sgd_update` first.
+    `grads` hold the weight decay unless it is decoupled. They are clipped first.
     """
     shrink = weight_decay if optimizer.decoupled_weight_decay else 0.0
     new_state = dict(state)
+    new: Parameters = {}
+    clipped = clip(grads, max_grad_norm, optimizer.max_grad_value)
     if optimizer.name == "sgd":
-        stepped = sgd_update(parameters, grads, learning_rate, max_grad_norm)
-        new = {name: p * (1.0 - shrink) for name, p in stepped.items()}
+        for name, p in parameters.items():
+            direction = clipped[name]
+            if optimizer.momentum:
+                direction = optimizer.momentum * state.get(f"momentum.{name}", 0.0) + direction
+                new_state[f"momentum.{name}"] = direction
+            new[name] = (p - learning_rate * direction) * (1.0 - shrink)
     else:
-        new = {}
-        scale = max_grad_norm / max(global_norm(grads), max_grad_norm)
         step = int(state.get("step", 0)) + 1
         new_state["step"] = np.array(step)
         for name, p in parameters.items():
-            g = scale * grads[name]
+            g = clipped[name]
             mean = optimizer.beta1 * state.get(f"mean.{name}", 0.0) + (1 - optimizer.beta1) * g
             square = optimizer.beta2 * state.get(f"square.{name}", 0.0) + (1 - optimizer.beta2) * g * g
             new_state[f"mean.{name}"], new_state[f"square.{name}"] = mean, square

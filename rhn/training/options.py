@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from rhn.spec.config import ACTIVATIONS
 from rhn.spec.optimizers import OPTIMIZERS
+from rhn.spec.parameters import INITIALIZERS
 from rhn.training.accepted import (
     either,
     finite,
@@ -69,7 +70,13 @@ class Options:
     tie_weights: bool = _model(True, flag(), "one matrix for embedding and softmax", "tied", "tied_embeddings")
     couple_gates: bool = _model(True, flag(), "carry gate c = 1 - t; otherwise it has weights of its own")
     activation: str = _model("tanh", one_of(*ACTIVATIONS), "nonlinearity of the candidate h")
-    init_scale: float = _model(0.04, number(zero=True), "initial values are uniform in (-init_scale, init_scale)")
+    initializer: str = _model("uniform", one_of(*INITIALIZERS), "how weights are drawn; fan_in: normal, 1/sqrt(inputs)")
+    init_scale: float = _model(
+        0.04, number(zero=True), "uniform in (-init_scale, init_scale); normal: the standard deviation"
+    )
+    embedding_init_scale: float | None = _model(
+        None, either(number(zero=True), None), "the scale of the embedding; None: that of the other weights"
+    )
     transform_bias: float = _model(
         -2.0, finite(), "initial bias of the transform gate, learned", "init_bias", "init_T_bias"
     )
@@ -90,6 +97,7 @@ class Options:
     )
     epochs: int = _training(500, integer(), "passes over the training data", "max_max_epoch")
     optimizer: str = _training("sgd", one_of(*OPTIMIZERS), "what a step does with the gradients", may_change=False)
+    momentum: float = _training(0.0, fraction(), "sgd: decay of the sum of gradients along which a step goes")
     beta1: float = _training(0.9, fraction(), "adam: decay of the mean of gradients")
     beta2: float = _training(0.999, fraction(), "adam: decay of the mean of squared gradients")
     epsilon: float = _training(1e-8, number(), "adam: added to the root of the mean of squared gradients")
@@ -114,6 +122,9 @@ class Options:
         number(),
         "gradients with a larger global norm are scaled down to it",
         commands=("train", "evaluate_dynamic"),
+    )
+    max_grad_value: float | None = _training(
+        None, either(number(), None), "then no entry of a gradient is larger; None: no limit"
     )
 
     share_gate_masks: bool = _option(

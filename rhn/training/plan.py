@@ -46,7 +46,7 @@ class Plan:
             ImportError: an option needs a package that is not installed.
         """
         o = options_from(values)
-        names = ("decoupled_weight_decay", "beta1", "beta2", "epsilon")
+        names = ("decoupled_weight_decay", "beta1", "beta2", "epsilon", "momentum", "max_grad_value")
         plan = cls(
             options=o,
             rates=pick(DropRates, vars(o)),
@@ -74,11 +74,13 @@ class Plan:
         """Where training starts; OptionError if this machine has no room for it, or float32 has no such numbers."""
         self._check_memory(config)
         o = self.options
-        for name in ("init_scale", "transform_bias", "other_bias"):
+        for name in ("init_scale", "embedding_init_scale", "transform_bias", "other_bias"):
             value = getattr(o, name)
-            if value != "uniform" and abs(value) > np.finfo(np.float32).max:
+            if value not in ("uniform", None) and abs(value) > np.finfo(np.float32).max:
                 raise OptionError(f"{name}={value!r} is not accepted: expected a number that float32 holds")
-        return initial_parameters(config, o.seed, o.init_scale, o.transform_bias, o.other_bias)
+        return initial_parameters(
+            config, o.seed, o.init_scale, o.transform_bias, o.other_bias, o.initializer, o.embedding_init_scale
+        )
 
     def learning_rate(self, epoch: int, valid_scores: Sequence[float]) -> float:
         """Rate of epoch `epoch`, counted from 0, after the validation scores of those before."""
@@ -99,7 +101,7 @@ class Plan:
     def _check_memory(self, config: RHNConfig) -> None:
         """Refuse a model that cannot fit: parameters, gradients and what the optimiser remembers."""
         count = parameter_count(config)
-        copies = 4 if self.optimizer.name == "adam" else 2
+        copies = 4 if self.optimizer.name == "adam" else 3 if self.optimizer.momentum else 2
         needed = count * copies * (8 if self.options.dtype == "float64" else 4)
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else needed
         if needed > there:

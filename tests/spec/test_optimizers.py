@@ -48,6 +48,20 @@ def test_adamw_shrinks_before_the_step() -> None:
     np.testing.assert_allclose(new["a"], [1.0 * 0.95 - 0.1, -2.0 * 0.95], rtol=1e-7)
 
 
+def test_momentum_is_torchs() -> None:
+    optimizer, parameters, state = rhn.Optimizer(momentum=0.5), P, {}
+    for _ in range(3):
+        parameters, state = reference.update(optimizer, parameters, G, state, 0.1, 0.0, 2.5)
+    np.testing.assert_allclose(state["momentum.b"], [[2.0 * (1 + 0.5 + 0.25)]])
+    np.testing.assert_allclose(parameters["b"], [[0.5 - 0.1 * 2.0 * (1 + 1.5 + 1.75)]])
+
+
+def test_entries_are_limited_after_the_norm() -> None:
+    new, _ = step(rhn.Optimizer(max_grad_value=1.8), {}, max_norm=2.5)
+    np.testing.assert_allclose(new["a"], [1.0 - 0.1 * 1.5, -2.0])
+    np.testing.assert_allclose(new["b"], [[0.5 - 0.1 * 1.8]])
+
+
 def test_averaging_is_the_mean_of_the_weights_since_its_start() -> None:
     optimizer = rhn.Optimizer()
     state: dict = {"averaged_steps": np.array(0)}
@@ -65,6 +79,9 @@ def test_averaging_is_the_mean_of_the_weights_since_its_start() -> None:
         ({"name": "lion"}, "optimizer='lion' is not accepted: expected one of sgd, adam"),
         ({"beta1": 1.0}, "beta1=1.0 is not accepted"),
         ({"epsilon": 0.0}, "epsilon=0.0 is not accepted"),
+        ({"momentum": 1.0}, "momentum=1.0 is not accepted"),
+        ({"name": "adam", "momentum": 0.5}, "momentum=0.5 is not accepted with optimizer='adam': it is SGD's"),
+        ({"max_grad_value": 0}, "max_grad_value=0 is not accepted"),
         ({"decoupled_weight_decay": 1}, "decoupled_weight_decay=1 is not accepted"),
     ],
 )

@@ -141,6 +141,26 @@ def test_a_number_for_the_other_biases_leaves_all_else_alone(seed: int, other_bi
             np.testing.assert_array_equal(value, usual[name])
 
 
+def test_initializers_are_of_the_matrices() -> None:
+    config = RHNConfig(120, 40, 3, embedding_size=30, tie_weights=False)
+    usual = initial_parameters(config, 3)
+    for initializer, scale in (("normal", lambda shape: 0.1), ("fan_in", lambda shape: shape[-2] ** -0.5)):
+        parameters = initial_parameters(config, 3, 0.1, initializer=initializer)
+        for name, value in parameters.items():
+            if name.endswith("bias"):
+                np.testing.assert_array_equal(value, initial_parameters(config, 3, 0.1)[name])
+                continue
+            wanted = 30**-0.5 if (initializer, name) == ("fan_in", "embedding") else scale(value.shape)
+            scaled = value.astype(np.float64) / wanted
+            # Mean, mean square and mean fourth power of n standard normal numbers; six standard deviations.
+            for power, moment, variance in ((1, 0, 1), (2, 1, 2), (4, 3, 96)):
+                assert abs((scaled**power).mean() - moment) < 6 * math.sqrt(variance / value.size)
+    wider = initial_parameters(config, 3, embedding_init_scale=0.1)
+    np.testing.assert_allclose(wider.pop("embedding"), usual["embedding"] * 2.5, rtol=1e-6)
+    for name, value in wider.items():
+        np.testing.assert_array_equal(value, usual[name])
+
+
 def test_every_tensor_and_every_seed_is_drawn_apart() -> None:
     drawn = [
         value.ravel()
@@ -168,6 +188,8 @@ def test_same_seed_same_values() -> None:
         ("init_scale", "0.1", "a number of at least 0"),
         ("transform_bias", math.inf, "a finite number"),
         ("transform_bias", None, "a finite number"),
+        ("initializer", "orthogonal", "one of uniform, normal, fan_in"),
+        ("embedding_init_scale", -0.1, "a number of at least 0"),
         ("other_bias", "zero", "'uniform' or a finite number"),
         ("other_bias", math.nan, "'uniform' or a finite number"),
         ("other_bias", True, "'uniform' or a finite number"),

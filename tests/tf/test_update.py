@@ -17,6 +17,7 @@ TOLERANCE = 1e-10  # relative to the largest entry; measured 1e-14 in float64
 OPTIMIZERS = {
     "sgd": PAPER_SGD,
     "sgd, decoupled": Optimizer(decoupled_weight_decay=True),
+    "momentum": Optimizer(momentum=0.8, max_grad_value=0.05),
     "adam": Optimizer("adam", epsilon=1e-3),  # large, so that its place in the formula shows
     "adam, decoupled": Optimizer("adam", decoupled_weight_decay=True, beta1=0.7, beta2=0.9),
 }

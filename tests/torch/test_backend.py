@@ -41,6 +41,7 @@ def test_recomputed_gates_match_the_reference(options):
 OPTIMIZERS = [
     rhn.Optimizer(decoupled_weight_decay=True),
     rhn.Optimizer("adam"),
+    rhn.Optimizer(momentum=0.8, max_grad_value=0.05),
     rhn.Optimizer("adam", decoupled_weight_decay=True, beta1=0.5, beta2=0.9, epsilon=1e-4),
 ]
 

@@ -107,6 +107,7 @@ def assert_same_step(models, case: Case, state, learning_rate=0.1, weight_decay=
         rhn.Optimizer(),
         rhn.Optimizer(decoupled_weight_decay=True),
         rhn.Optimizer("adam"),
+        rhn.Optimizer(momentum=0.8, max_grad_value=0.05),
         rhn.Optimizer("adam", decoupled_weight_decay=True),
     ],
     ids=str,

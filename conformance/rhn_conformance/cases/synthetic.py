@@ -171,6 +171,22 @@ def _optimizer_cases(plain: Description) -> list[Description]:
             optimizer=Optimizer("adam", decoupled_weight_decay=True),
         ),
         replace(plain, name="averaging", clauses=("5.9",), averaging=True, num_steps=3),
+        replace(
+            plain,
+            name="momentum",
+            clauses=("5.4", "5.10"),
+            optimizer=Optimizer("sgd", decoupled_weight_decay=True, momentum=0.8, max_grad_value=0.05),
+            weight_decay=DECAY,
+            max_grad_norm=CLIPPED,
+            averaging=True,
+            num_steps=3,
+        ),
+        replace(
+            adam,
+            name="adam-clipped-by-value",
+            clauses=("5.4", "5.7"),
+            optimizer=Optimizer("adam", epsilon=0.01, max_grad_value=0.05),  # large: else only signs would count
+        ),
     ]
 
 

@@ -49,8 +49,11 @@ _NEW_STATE = "new_state.append(outputs[:, -1])"
 _LOSS = "data_loss = cross_entropy(trace.logits, targets).sum() / batch_size"
 _EMBEDDING_GRADIENT = 'np.add.at(grads["embedding"], trace.tokens, d_x)'
 _RETURNED = "return float(data_loss), {name: grads[name] + weight_decay * value for name, value in p.items()}"
-_STEP = "return {name: parameters[name] - learning_rate * scale * g for name, g in grads.items()}"
-_CALLED_STEP = "stepped = sgd_update(parameters, grads, learning_rate, max_grad_norm)"
+_STEP = "new[name] = (p - learning_rate * direction) * (1.0 - shrink)"
+_SCALED = "scaled = {name: scale * g for name, g in grads.items()}"
+_SCALE = "scale = max_grad_norm / max(global_norm(grads), max_grad_norm)"
+_LIMITED = "return {name: np.clip(g, -max_grad_value, max_grad_value) for name, g in scaled.items()}"
+_MOMENTUM = 'direction = optimizer.momentum * state.get(f"momentum.{name}", 0.0) + direction'
 _NORM = "self.last_grad_norm = reference.global_norm(grads)"
 _NLL = "return reference.cross_entropy(logits, targets).sum(), new_state"
 _LOADED = "np.array(parameters[name], np.float64) for name in parameter_shapes"
@@ -161,14 +164,24 @@ MUTANTS: tuple[Mutant, ...] = (
         "clip before decay",
         "5.3",
         (_NORM, f"grads = {{n: g - in_loss * self._parameters[n] for n, g in grads.items()}}\n        {_NORM}"),
-        _in(
-            _CALLED_STEP, "(parameters", "({n: p * (1.0 - learning_rate * weight_decay) for n, p in parameters.items()}"
-        ),
+        _in(_STEP, "(p -", "(p * (1.0 - learning_rate * weight_decay) -"),
     ),
     Mutant(
-        "norm of each tensor", "5.4", _in(_STEP, "scale", "max_grad_norm / max(global_norm({name: g}), max_grad_norm)")
+        "norm of each tensor",
+        "5.4",
+        _in(_SCALED, "scale *", "max_grad_norm / max(global_norm({name: g}), max_grad_norm) *"),
     ),
-    Mutant("clipping always on", "5.4", _in(_STEP, "scale", "max_grad_norm / global_norm(grads)")),
+    Mutant("clipping always on", "5.4", _in(_SCALE, "max(global_norm(grads), max_grad_norm)", "global_norm(grads)")),
+    Mutant(
+        "clip by value before the norm",
+        "5.4",
+        (
+            _SCALE,
+            "most = max_grad_value or 9e9\n"
+            f"    grads = {{n: np.clip(g, -most, most) for n, g in grads.items()}}\n    {_SCALE}",
+        ),
+    ),
+    Mutant("no clip by value", "5.4", (_LIMITED, "return scaled")),
     Mutant("ascent", "5.5", _in(_STEP, "- learning_rate", "+ learning_rate")),
     Mutant(
         "Adam without bias correction",
@@ -178,13 +191,14 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "decoupled decay scaled by the rate",
         "5.8",
-        ("new = {name: p * (1.0 - shrink)", "new = {name: p * (1.0 - learning_rate * shrink)"),
+        _in(_STEP, "1.0 - shrink", "1.0 - learning_rate * shrink"),
     ),
     Mutant(
         "average includes the start",
         "5.9",
         ('steps = int(state["averaged_steps"]) + 1', 'steps = int(state["averaged_steps"]) + 2'),
     ),
+    Mutant("momentum damped", "5.10", _in(_MOMENTUM, "+ direction", "+ (1.0 - optimizer.momentum) * direction")),
     # Layers on their own
     Mutant("state before a layer ignored", "7.1", _in(_BEFORE, "state is None", "True")),
     Mutant("layers start from one state", "7.1", _in(_BEFORE, "state[number]", "state[0]")),
