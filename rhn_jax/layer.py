@@ -44,9 +44,10 @@ class RHN(nnx.Module):
         bidirectional: every layer reads in both directions, each with weights of its own; the outputs stand side by
             side, (..., 2H), the forward direction's first. `nnx.Bidirectional` of two `RHN` joins whole stacks instead.
         time_major, return_carry, reverse, keep_order: what a call does that does not say otherwise.
-        drop_input, drop_state: rates in [0, 1) of variational dropout (Gal and Ghahramani 2016): of a layer's input and
-            of what its gates see of its state. While training (`deterministic` is False), every call draws masks of
-            0 or 1/keep by the stream `dropout` of `rngs`, for each layer, direction and sequence once.
+        drop_input, drop_state, drop_update: rates in [0, 1) of variational dropout (Gal and Ghahramani 2016): of a
+            layer's input, of what its gates see of its state, and of its candidate h. While training (`deterministic`
+            is False), every call draws masks of 0 or 1/keep by the stream `dropout` of `rngs`, for each layer,
+            direction and sequence once.
         share_gate_masks: one mask for all gates (M = 1); otherwise one for each (M = G).
         deterministic: True is no dropout. `layer.train()` and `layer.eval()` change it, as in `nnx.Dropout`.
         recurrence: "fast" has a hand-written backward; "plain" is slower and has forward mode too; "recompute" is
@@ -75,6 +76,7 @@ class RHN(nnx.Module):
         keep_order: bool = False,
         drop_input: float = 0.0,
         drop_state: float = 0.0,
+        drop_update: float = 0.0,
         share_gate_masks: bool = True,
         deterministic: bool = False,
         recurrence: str = "fast",
@@ -87,6 +89,7 @@ class RHN(nnx.Module):
         check_flag("bidirectional", bidirectional)
         check_fraction("drop_input", drop_input)
         check_fraction("drop_state", drop_state)
+        check_fraction("drop_update", drop_update)
         directions = "both" if bidirectional else "forward"
         self.config = LayerConfig(
             input_size,
@@ -112,8 +115,10 @@ class RHN(nnx.Module):
             RHNCell(cell.input_size, hidden_size, recurrence_depth, **options) for cell in self.config.cells()
         )
         # After the parameters, so that these are the same with dropout and without.
-        self.input_dropout = nnx.Dropout(drop_input, deterministic=deterministic, rngs=rngs if drop_input > 0 else None)
-        self.state_dropout = nnx.Dropout(drop_state, deterministic=deterministic, rngs=rngs if drop_state > 0 else None)
+        self.input_dropout, self.state_dropout, self.update_dropout = (
+            nnx.Dropout(rate, deterministic=deterministic, rngs=rngs if rate > 0 else None)
+            for rate in (drop_input, drop_state, drop_update)
+        )
 
     def __call__(
         self,
@@ -281,17 +286,20 @@ class RHN(nnx.Module):
     ) -> VariationalMasks:
         """Masks of 0 or 1/keep for every cell; None where nothing is dropped."""
 
-        def draw(dropout: nnx.Dropout, widths: list[int]) -> list[Array] | None:
+        def draw(dropout: nnx.Dropout, widths: list[int], *masks: int) -> list[Array] | None:
+            """Per cell (*masks, B, width)."""
             off = dropout.deterministic if deterministic is None else deterministic
             if off or dropout.rate == 0:
                 return None
-            shapes = [(self.config.num_gate_masks, *batch, width) for width in widths]
+            shapes = [(*masks, *batch, width) for width in widths]
             return [dropout(jnp.ones(shape), deterministic=False, rngs=rngs) for shape in shapes]
 
-        cells = list(self.config.cells())
+        cells, num_masks = list(self.config.cells()), self.config.num_gate_masks
+        hidden_sizes = [self.config.hidden_size] * len(cells)
         return VariationalMasks(
-            input=draw(self.input_dropout, [cell.input_size for cell in cells]),
-            state=draw(self.state_dropout, [self.config.hidden_size] * len(cells)),
+            input=draw(self.input_dropout, [cell.input_size for cell in cells], num_masks),
+            state=draw(self.state_dropout, hidden_sizes, num_masks),
+            update=draw(self.update_dropout, hidden_sizes),
         )
 
     def _check_masks(self, masks: VariationalMasks, batch: tuple[int, ...], length: int | None) -> None:

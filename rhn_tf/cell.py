@@ -21,7 +21,7 @@ _OF_KERAS = tuple(  # what `keras.layers.GRU` takes for each of its kinds of wei
 )
 OPTIONS = (
     *("units", "recurrence_depth", "couple_gates", "activation", "use_bias", "init_scale", "transform_bias"),
-    *("drop_input", "drop_state", "share_gate_masks", "seed", "matmul_dtype", *_OF_KERAS),
+    *("drop_input", "drop_state", "drop_update", "share_gate_masks", "seed", "matmul_dtype", *_OF_KERAS),
 )
 
 
@@ -52,9 +52,9 @@ class RHNCell(keras.layers.Layer, DropoutRNNCell):
             input weight, each recurrent weight, and all biases but the transform gates'.
         kernel_regularizer, recurrent_regularizer, bias_regularizer: of Keras.
         kernel_constraint, recurrent_constraint, bias_constraint: of Keras.
-        drop_input, drop_state: rates of variational dropout while training, of the inputs and of what the gates see
-            of the state: one mask per sequence, constant over time and micro-steps. `dropout` and `recurrent_dropout`
-            are Keras' names of the two.
+        drop_input, drop_state, drop_update: rates of variational dropout while training, of the inputs, of what the
+            gates see of the state, and of the candidate h: one mask per sequence, constant over time and micro-steps.
+            `dropout` and `recurrent_dropout` are Keras' names of the first two.
         share_gate_masks: one mask for all gates (M = 1); otherwise one per gate (M = G).
         seed: of these masks.
         matmul_dtype: of the factors of matrix products, "bfloat16" or "float16"; everything else stays in the layer's
@@ -92,6 +92,7 @@ class RHNCell(keras.layers.Layer, DropoutRNNCell):
         bias_constraint: Any = None,
         drop_input: float = 0.0,
         drop_state: float = 0.0,
+        drop_update: float = 0.0,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         share_gate_masks: bool = True,
@@ -126,9 +127,11 @@ class RHNCell(keras.layers.Layer, DropoutRNNCell):
         self.bias_constraint = keras.constraints.get(bias_constraint)
         self.drop_input = _rate("drop_input", drop_input, "dropout", dropout)
         self.drop_state = _rate("drop_state", drop_state, "recurrent_dropout", recurrent_dropout)
+        check_fraction("drop_update", drop_update)
+        self.drop_update = drop_update
         self.share_gate_masks = share_gate_masks
         self.seed = seed
-        if self.drop_input or self.drop_state:
+        if self.drop_input or self.drop_state or self.drop_update:
             self.seed_generator = keras.random.SeedGenerator(seed)
         self.matmul_dtype = matmul_dtype
         self.precision = Precision(matmul_dtype)
@@ -137,6 +140,7 @@ class RHNCell(keras.layers.Layer, DropoutRNNCell):
         self.output_size = self.units
         self._dropout_mask: tf.Tensor | None = None
         self._recurrent_dropout_mask: tf.Tensor | None = None
+        self._update_mask: tf.Tensor | None = None
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make the parameters for inputs (B, E)."""
@@ -189,8 +193,9 @@ class RHNCell(keras.layers.Layer, DropoutRNNCell):
             update_mask: (B, H) multiplies the candidate h, at every micro-step.
         """
         state = states[0] if isinstance(states, list | tuple) else states  # (B, H)
-        if training and input_mask is None and state_mask is None:
+        if training and input_mask is None and state_mask is None and update_mask is None:
             input_mask, state_mask = self.get_dropout_mask(inputs), self.get_recurrent_dropout_mask(state)
+            update_mask = self.get_update_mask(state)
         projected = self.project(inputs, input_mask)  # (B, G*H)
         options = self.activation, self.precision, update_mask
         output = time_step(state, projected, self.recurrent_weights, self.biases, state_mask, *options)  # (B, H)
@@ -224,9 +229,16 @@ class RHNCell(keras.layers.Layer, DropoutRNNCell):
 
     def draw_mask(self, rate: float, like: tf.Tensor) -> tf.Tensor | None:
         """(M, B, features) of 0 and 1/keep, for `like` (B, features); None for a rate of 0."""
+        return self._draw(rate, like, 1 if self.share_gate_masks else self.num_gates)
+
+    def draw_update_mask(self, like: tf.Tensor) -> tf.Tensor | None:
+        """(B, H) of 0 and 1/keep, for a state `like` (B, H); None for a rate of 0."""
+        mask = self._draw(self.drop_update, like, 1)  # (1, B, H)
+        return None if mask is None else mask[0]
+
+    def _draw(self, rate: float, like: tf.Tensor, num_masks: int) -> tf.Tensor | None:
         if not rate:
             return None
-        num_masks = 1 if self.share_gate_masks else self.num_gates  # M
         shape = tf.concat([[num_masks], tf.shape(like)], axis=0)
         seed = tf.cast(tf.math.floormod(self.seed_generator.next(), tf.int32.max), tf.int32)  # as XLA wants it
         # Not keras.random.dropout: in a program of XLA for a CPU, its choice of algorithm takes ten times as long.
@@ -245,6 +257,17 @@ class RHNCell(keras.layers.Layer, DropoutRNNCell):
         if self._recurrent_dropout_mask is None:
             self._recurrent_dropout_mask = self.draw_mask(self.drop_state, step_input)
         return self._recurrent_dropout_mask
+
+    def get_update_mask(self, step_input: tf.Tensor) -> tf.Tensor | None:
+        """The update mask (B, H) of this sequence, drawn where there is none yet."""
+        if self._update_mask is None:
+            self._update_mask = self.draw_update_mask(step_input)
+        return self._update_mask
+
+    def reset_recurrent_dropout_mask(self) -> None:
+        """Forget the masks of the state and of the update; `keras.layers.RNN` calls it between sequences."""
+        super().reset_recurrent_dropout_mask()
+        self._update_mask = None
 
     def get_initial_state(self, batch_size: int | tf.Tensor) -> list[tf.Tensor]:
         """Zeros (B, H), in a list as `keras.layers.RNN` keeps them."""

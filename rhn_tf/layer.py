@@ -38,8 +38,8 @@ class RHN(keras.layers.Layer):
         num_layers: layers stacked on each other.
         couple_gates, activation, use_bias, init_scale, transform_bias, matmul_dtype: see `RHNCell`.
         kernel_initializer and the eight others of Keras: see `RHNCell`.
-        drop_input, drop_state, dropout, recurrent_dropout, share_gate_masks, seed: see `RHNCell`. Each layer draws its
-            own masks, anew for every call.
+        drop_input, drop_state, drop_update, dropout, recurrent_dropout, share_gate_masks, seed: see `RHNCell`. Each
+            layer draws its own masks, anew for every call.
         recurrence: "fast" has a hand-written backward; "plain" is slower and has derivatives of any order; "recompute"
             is "fast" in less memory: it keeps no gates for the backward, and computes them again there.
         return_sequences: give the state of the top layer after every time step, not only after the last.
@@ -80,6 +80,7 @@ class RHN(keras.layers.Layer):
         bias_constraint: Any = None,
         drop_input: float = 0.0,
         drop_state: float = 0.0,
+        drop_update: float = 0.0,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         share_gate_masks: bool = True,
@@ -127,6 +128,7 @@ class RHN(keras.layers.Layer):
                 bias_constraint=bias_constraint,
                 drop_input=drop_input,
                 drop_state=drop_state,
+                drop_update=drop_update,
                 dropout=dropout,
                 recurrent_dropout=recurrent_dropout,
                 share_gate_masks=share_gate_masks,
@@ -209,6 +211,7 @@ class RHN(keras.layers.Layer):
                 input_mask = tf.transpose(input_mask, (0, 2, 1, 3))  # (M, T, B, E_i)
             if training and masks is None:
                 input_mask, state_mask = cell.draw_mask(cell.drop_input, x[0]), cell.draw_mask(cell.drop_state, s)
+                update_mask = cell.draw_update_mask(s)
             x = recurrence(
                 cell.project(x, input_mask),  # (T, B, G*H)
                 s,

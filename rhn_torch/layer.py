@@ -66,9 +66,9 @@ class RHN(nn.Module):
         dropout: while training, probability of dropping each value of a layer's output, but for the last layer's.
         bidirectional: every layer reads in both directions, with weights for each; outputs are (..., 2*H).
         reverse: the layer reads from the last time step to the first. Outputs stand in the order of time.
-        drop_input, drop_state: while training, probability of dropping each feature of a cell's input, and each unit
-            of its state, for a whole sequence: variational dropout, drawn by torch's generator for every call, layer,
-            direction and row, and constant over time and micro-steps.
+        drop_input, drop_state, drop_update: while training, probability of dropping each feature of a cell's input,
+            each unit of its state, and each unit of its candidate h, for a whole sequence: variational dropout, drawn
+            by torch's generator for every call, layer, direction and row, and constant over time and micro-steps.
         share_gate_masks: the gates drop the same units; otherwise each drops its own.
         couple_gates, activation, init_scale, transform_bias, device, dtype: see `RHNCell`.
         recurrence: "fast" has a hand-written backward; "plain" is slower and has derivatives of any order; "recompute"
@@ -97,6 +97,7 @@ class RHN(nn.Module):
         reverse: bool = False,
         drop_input: float = 0.0,
         drop_state: float = 0.0,
+        drop_update: float = 0.0,
         share_gate_masks: bool = True,
         couple_gates: bool = True,
         activation: str = "tanh",
@@ -109,7 +110,8 @@ class RHN(nn.Module):
         super().__init__()
         for name, flag in {"batch_first": batch_first, "bidirectional": bidirectional, "reverse": reverse}.items():
             check_flag(name, flag)
-        for name, rate in {"dropout": dropout, "drop_input": drop_input, "drop_state": drop_state}.items():
+        rates = {"drop_input": drop_input, "drop_state": drop_state, "drop_update": drop_update}
+        for name, rate in {"dropout": dropout, **rates}.items():
             check_fraction(name, rate)
         check_choice("recurrence", recurrence, RECURRENCES)
         if bidirectional and reverse:
@@ -138,6 +140,7 @@ class RHN(nn.Module):
         self.reverse = reverse
         self.drop_input = drop_input
         self.drop_state = drop_state
+        self.drop_update = drop_update
         self.recurrence = recurrence
         options: dict[str, Any] = {
             "couple_gates": couple_gates,
@@ -175,7 +178,7 @@ class RHN(nn.Module):
             input: (T, B, E), or (B, T, E) with `batch_first`; or one sequence (T, E); or a `PackedSequence`.
             hx: states before the window, (num_layers * D, B, H) with D = 2 if `bidirectional`, else 1, layer by layer,
                 the forward direction first; (num_layers * D, H) for one sequence. None is zero.
-            masks: explicit variational dropout, instead of `drop_input` and `drop_state`: `input` (M, B, E_i), `state`
+            masks: explicit variational dropout, in place of what the drop rates draw: `input` (M, B, E_i), `state`
                 (M, B, H) and `update` (B, H), one per layer and direction, M = 1 if the gates share a mask, else G.
                 Tensors or NumPy arrays. A layer that reads forwards also takes `input` per time step, (M, B, T, E_i).
             lengths: (B,) valid time steps of each row, 0 to T; None is T. Each row is computed as if it were alone and
@@ -273,20 +276,22 @@ class RHN(nn.Module):
         return RECURRENCES[self.recurrence]
 
     def _draw_masks(self, x: Tensor) -> VariationalMasks:
-        """Of `drop_input` and `drop_state`, for the rows of x (T, B, E); nothing is dropped while evaluating."""
+        """By the drop rates, for the rows of x (T, B, E); nothing is dropped while evaluating."""
         num_masks, batch_size = self.config.num_gate_masks, x.shape[1]
 
-        def draw(rate: float, widths: Sequence[int]) -> list[Tensor] | None:
-            """Per cell (M, B, width) of 0 or 1/keep."""
+        def draw(rate: float, widths: Sequence[int], *masks: int) -> list[Tensor] | None:
+            """Per cell (*masks, B, width) of 0 or 1/keep."""
             if not (rate and self.training):
                 return None
             dtype = self.cells[0].input_weight.dtype
-            return [F.dropout(x.new_ones(num_masks, batch_size, width, dtype=dtype), rate) for width in widths]
+            return [F.dropout(x.new_ones(*masks, batch_size, width, dtype=dtype), rate) for width in widths]
 
         cells = [cell for cell, _ in self._cells()]
+        hidden_sizes = [cell.hidden_size for cell in cells]
         return VariationalMasks(
-            input=draw(self.drop_input, [cell.input_size for cell in cells]),
-            state=draw(self.drop_state, [cell.hidden_size for cell in cells]),
+            input=draw(self.drop_input, [cell.input_size for cell in cells], num_masks),
+            state=draw(self.drop_state, hidden_sizes, num_masks),
+            update=draw(self.drop_update, hidden_sizes),
         )
 
     def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
@@ -331,6 +336,7 @@ class RHN(nn.Module):
             "reverse": False,
             "drop_input": 0.0,
             "drop_state": 0.0,
+            "drop_update": 0.0,
             "recurrence": "fast",
         }
         for name, default in defaults.items():

@@ -66,8 +66,15 @@ def test_how_much_is_dropped() -> None:
         assert abs(float((mask > 0).mean()) - keep) < 0.03
 
 
+def test_update_masks_are_drawn_for_every_cell() -> None:
+    masks = drawn(make_layer(num_layers=2, drop_update=0.5, share_gate_masks=False))
+    assert [mask.shape for mask in masks.update] == [(B, H)] * 2
+    assert set(np.unique(masks.update)) == {0, 2}
+    assert drawn(make_layer()).update is None
+
+
 def test_what_is_drawn_is_what_masks_would_be() -> None:
-    layer, same = make_layer(), make_layer()
+    layer, same = make_layer(drop_update=0.5), make_layer(drop_update=0.5)
     masks = drawn(same)
     np.testing.assert_array_equal(layer(X), layer(X, masks=masks))
 
@@ -93,7 +100,7 @@ def test_masks_that_would_broadcast_are_refused(masks: rhn.VariationalMasks, mes
 
 
 def test_a_rate_is_a_fraction() -> None:
-    for name in ("drop_input", "drop_state"):
+    for name in ("drop_input", "drop_state", "drop_update"):
         with pytest.raises(ValueError, match=f"{name}=1.0 is not accepted: expected a number from 0 up to"):
             make_layer(**{name: 1.0})
 

@@ -25,6 +25,8 @@ def test_purposes_are_frozen() -> None:
         "OUTPUT_MASK": 5,
         "GENERATION": 6,
         "MONTE_CARLO": 7,
+        "UPDATE_MASK": 8,
+        "CARRIED_STATE": 9,
     }
 
 

@@ -189,6 +189,7 @@ def test_one_mask_serves_the_whole_sequence(share_gate_masks: bool) -> None:
     options: dict[str, Any] = {
         "dropout": 0.5,
         "recurrent_dropout": 0.5,
+        "drop_update": 0.5,
         "share_gate_masks": share_gate_masks,
         "seed": 3,
     }
@@ -196,9 +197,11 @@ def test_one_mask_serves_the_whole_sequence(share_gate_masks: bool) -> None:
     layer.build(X.shape)
     cell = layer.cells[0]
     masks = [cell.draw_mask(0.5, X[:, 0]), cell.draw_mask(0.5, STATE)]
+    update_mask = cell.draw_update_mask(STATE)
+    assert update_mask.shape == STATE.shape
     assert [mask.shape[0] for mask in masks] == [1 if share_gate_masks else 2] * 2
     assert set(np.unique(masks[0])) == {0.0, 2.0}
-    expected = layer(X, masks=rhn.VariationalMasks(input=masks[:1], state=masks[1:]))
+    expected = layer(X, masks=rhn.VariationalMasks(input=masks[:1], state=masks[1:], update=[update_mask]))
 
     again = RHN.from_config(layer.get_config())
     again.build(X.shape)

@@ -124,17 +124,20 @@ def test_dropout_without_a_layer_above_is_said_to_do_nothing():
 
 @pytest.mark.parametrize("share_gate_masks", [True, False])
 def test_variational_dropout(share_gate_masks):
-    layer, x = make_layer(drop_input=0.4, drop_state=0.25, share_gate_masks=share_gate_masks), random(T, 50, E)
+    rates = {"drop_input": 0.4, "drop_state": 0.25, "drop_update": 0.3}
+    layer, x = make_layer(**rates, share_gate_masks=share_gate_masks), random(T, 50, E)
     masks = []
-    layer.cells[0].register_forward_pre_hook(lambda cell, arguments: masks.append(arguments[2:4]))
+    layer.cells[0].register_forward_pre_hook(lambda cell, arguments: masks.append(arguments[2:5]))
     torch.manual_seed(1)
     output, _ = layer(x)
-    for mask, rate in zip(masks[0], (0.4, 0.25), strict=True):
-        assert len(mask) == (1 if share_gate_masks else 2)
+    input_mask, state_mask, update_mask = masks[0]
+    assert update_mask.shape == (50, H)  # whatever the gates share
+    for mask, rate in ((input_mask, 0.4), (state_mask, 0.25), (update_mask.unsqueeze(0), 0.3)):
+        assert len(mask) == (1 if share_gate_masks or mask.data_ptr() == update_mask.data_ptr() else 2)
         assert set(mask.unique().tolist()) == {0.0, 1 / (1 - rate)}
         assert abs((mask == 0).double().mean() - rate) < 0.1
         assert not torch.equal(mask[0, 0], mask[0, 1])  # every row its own
-    explicit = rhn.VariationalMasks(input=[masks[0][0]], state=[masks[0][1]])
+    explicit = rhn.VariationalMasks(input=[input_mask], state=[state_mask], update=[update_mask])
     assert torch.equal(layer(x, masks=explicit)[0], output)  # constant over time, as explicit ones are, which win
     assert not torch.equal(layer(x)[0], output)  # anew for every call
     nothing = make_layer()
