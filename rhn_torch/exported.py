@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import warnings
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,8 +23,11 @@ def exported_recurrence(
 ) -> Tensor:
     """As `plain_recurrence`, whose operations are all functional, as export wants them.
 
-    Where the export leaves the number of time steps open, they are a loop in the program.
+    Where the export leaves the number of time steps open, they are a loop in the program. A traced program is for the
+    number with which it was traced, and refuses any other.
     """
+    if torch.jit.is_tracing() and not torch.onnx.is_in_onnx_export():
+        projected = _length_check()(projected, int(projected.shape[0]))
     if not isinstance(projected.shape[0], torch.SymInt):
         return plain_recurrence(projected, state, recurrent_weights, biases, state_mask, activation, update_mask)
     from torch._higher_order_ops.scan import scan  # private so far; nothing else needs it
@@ -32,3 +37,21 @@ def exported_recurrence(
         return s, s.clone()
 
     return scan(step, state, projected)[1]  # (T, B, H)
+
+
+def _is_of_length(projected: Tensor, length: int) -> Tensor:
+    """`projected` (T, B, G*H); ValueError unless T is `length`."""
+    if projected.shape[0] != length:
+        raise ValueError(
+            f"input of {projected.shape[0]} time steps is not accepted by a program traced with {length}: trace it with"
+            " yours, or use torch.export, which leaves their number open"
+        )
+    return projected
+
+
+@functools.cache
+def _length_check() -> Callable[[Tensor, int], Tensor]:
+    """`_is_of_length` in TorchScript: a trace keeps no check that Python makes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # so are traces, and these need it
+        return torch.jit.script(_is_of_length)

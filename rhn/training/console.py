@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,10 +34,31 @@ def say(text: str, *, end: str = "\n") -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  for as long as the process lives
 
 
+_keepers: list[Callable[[str], None]] = []  # what is called with each warning, besides
+
+
 def warn(text: str) -> None:
-    """As `say`, to stderr."""
+    """As `say`, to stderr, and to whoever keeps warnings."""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     print(f"warning: {printable(text)}".encode(encoding, errors="replace").decode(encoding), file=sys.stderr)
+    for keep in _keepers:
+        keep(text)
+
+
+@contextmanager
+def warnings_kept(keep: Callable[[str], None]) -> Iterator[None]:
+    """Within it, `keep` is called with each warning: of `warn`, and of Python's own, which become one line each."""
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        warn(f"{category.__name__}: {' '.join(str(message).split())}")
+
+    before, warnings.showwarning = warnings.showwarning, show
+    _keepers.append(keep)
+    try:
+        yield
+    finally:
+        _keepers.remove(keep)
+        warnings.showwarning = before
 
 
 class Progress:

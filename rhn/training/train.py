@@ -92,6 +92,7 @@ def train(
             make_folder(folder, o)
             stack.enter_context(folder.locked())
             check_unused(folder, o)  # again: nobody else could have trained there only from here on
+        stack.enter_context(folder.warnings_kept([] if o.resume is None else folder.read_list("warnings.json")))
         _record_options(folder, plan, changed, start.progress.step)
         environment = describe_environment(backend)
         folder.write_json("environment.json", {**environment, "precision": precision, "preflight": proof})
@@ -110,17 +111,17 @@ def train(
         }
         run = SavedRun(folder, description, start.progress, corpus.level, o.epochs, loggers, signals)
         reason = _train(Trainer(model, corpus, plan, start.progress, run, start.checkpoint.state), folder)
-        _on_its_own("the report", lambda: write_report(folder.path))
         where = (
             f"stopped at step {start.progress.step} in epoch {start.progress.epoch + 1};"
             f" continue with resume={folder.path}"
         )
+        if reason not in ("signal", "max_steps", "max_minutes"):
+            return _finish(backend, config, corpus, plan, folder, start.progress)
+        _on_its_own("the report", lambda: write_report(folder.path))
         if reason == "signal":
             raise RunInterruptedError(where, signals[0])
-        if reason in ("max_steps", "max_minutes"):
-            say(f"{reason}={getattr(o, reason)}: {where}")
-            return None
-        return _finish(backend, config, corpus, plan, folder, start.progress)
+        say(f"{reason}={getattr(o, reason)}: {where}")
+        return None
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,7 @@ def _check_lengths(corpus: Corpus, plan: Plan) -> None:
 def _record_options(folder: RunFolder, plan: Plan, changed: Mapping[str, tuple[Any, Any]], step: int) -> None:
     """Keep what the run was started and resumed with."""
     if changed:
-        changes = folder.read_changes()
+        changes = folder.read_list("changes.json")
         changes += [
             {"step": step, "option": name, "before": before, "after": after}
             for name, (before, after) in changed.items()

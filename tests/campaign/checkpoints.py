@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 from commands import SMALL, TEXT, call
-from tally import Tally
+from tally import Limit, Tally
 
 import rhn
 from rhn.checkpoint import load_language_model
@@ -26,7 +26,7 @@ DTYPES = (np.int64, np.uint8, np.bool_, np.float16, np.float32, np.float64, np.c
 COMMANDS = ("evaluate", "generate", "analyse", "evaluate_mc", "evaluate_dynamic")
 
 
-def try_checkpoints(seed: int, tries: int, through_commands: int, folder: Path) -> list[Tally]:
+def try_checkpoints(seed: int, tries: int, through_commands: int, folder: Path, limit: Limit) -> list[Tally]:
     """Read `tries` bad files, and give `through_commands` of them to the commands."""
     draw = random.Random(seed)
     (folder / "text.txt").write_text(TEXT)
@@ -37,7 +37,7 @@ def try_checkpoints(seed: int, tries: int, through_commands: int, folder: Path) 
     commands = Tally("both, through the commands")
     file.write_bytes(good)
     expected = rhn.load_checkpoint(file)
-    for number in range(tries):
+    for number in limit.tries(tries):
         if number % 2:
             file.write_bytes(_damaged(draw, good))
             _read(file, damaged, expected)

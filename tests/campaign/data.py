@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from bad_server import Server, serving
-from tally import Tally
+from tally import Limit, Tally
 
 from rhn_datasets import DataError, download, load_corpus, tokens, windows
 from rhn_datasets.download import extract, fetch
@@ -26,11 +26,11 @@ FAULTS = (
 )
 
 
-def try_corpora(seed: int, tries: int, folder: Path) -> Tally:
+def try_corpora(seed: int, tries: int, folder: Path, limit: Limit) -> Tally:
     """Load texts of every odd kind."""
     draw, tally = random.Random(seed), Tally("hostile texts")
     file = folder / "text"
-    for _ in range(tries):
+    for _ in limit.tries(tries):
         pieces = draw.choice([PIECES, MORE_PIECES, (*PIECES, *MORE_PIECES), (draw.randbytes(40), b"ab ")])
         content = b"".join(draw.choices(pieces, k=draw.choice([0, 1, 3, 19, 40, 500, 500])))
         file.write_bytes(content)
@@ -52,14 +52,14 @@ def try_corpora(seed: int, tries: int, folder: Path) -> Tally:
     return tally
 
 
-def try_archives(seed: int, tries: int, folder: Path) -> Tally:
+def try_archives(seed: int, tries: int, folder: Path, limit: Limit) -> Tally:
     """Unpack archives that leave their folder, hold other things, or are damaged."""
     draw, tally = random.Random(seed), Tally("hostile archives")
     body = draw.randbytes(3000)
     digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
     inside = folder / "inside" / "further"
     inside.mkdir(parents=True)
-    for number in range(tries):
+    for number in limit.tries(tries):
         archive = inside / draw.choice(["a.zip", "a.tgz"])
         content = bytearray((_zip if archive.suffix == ".zip" else _tar)(draw, body))
         if number % 3 == 0:
@@ -86,7 +86,7 @@ def try_archives(seed: int, tries: int, folder: Path) -> Tally:
     return tally
 
 
-def try_caches(seed: int, tries: int, folder: Path) -> Tally:
+def try_caches(seed: int, tries: int, folder: Path, limit: Limit) -> Tally:
     """Damage the cached tokens of a corpus."""
     draw, tally = random.Random(seed), Tally("damaged token caches")
     text = np.frombuffer(b"pack my box with five dozen liquor jugs.\n" * 9, np.uint8)
@@ -95,7 +95,7 @@ def try_caches(seed: int, tries: int, folder: Path) -> Tally:
     try:
         expected, vocabulary = tokens.tokenise(splits, "char", folder)
         expected = [np.array(part) for part in expected]
-        for _ in range(tries):
+        for _ in limit.tries(tries):
             file = draw.choice(sorted(folder.iterdir()))
             content = bytearray(file.read_bytes())
             for _ in range(draw.randrange(1, 4)):
@@ -114,7 +114,7 @@ def try_caches(seed: int, tries: int, folder: Path) -> Tally:
     return tally
 
 
-def try_downloads(repeats: int, folder: Path) -> Tally:
+def try_downloads(repeats: int, folder: Path, limit: Limit) -> Tally:
     """Every fault of a server, alone and after a dropped connection, with and without a known size."""
     tally = Tally("faults of a server")
     body = bytes(range(256)) * 400
@@ -123,7 +123,8 @@ def try_downloads(repeats: int, folder: Path) -> Tally:
     try:
         with serving() as server:
             server.body = body
-            for number, fault in enumerate([*FAULTS] * repeats):
+            for number in limit.tries(len(FAULTS) * repeats):
+                fault = FAULTS[number % len(FAULTS)]
                 for before in ([], ["dropped"]):
                     for known in ({"sha256": digest, "size": len(body)}, {"sha256": digest}):
                         place = folder / f"{number}{len(before)}{len(known)}" / "a.zip"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from commands import TEXT, start
-from tally import Tally
+from tally import Limit, Tally
 
 import rhn
 
@@ -23,10 +23,11 @@ OPTIONS = (
     *("epochs=2", "optimizer=adam", "learning_rate=0.01", "drop_state=0.5", "average_after=1"),
     *("preflight=False", "progress=False", "checkpoint_minutes=1e-9"),
 )
+DTYPES = ("float32", "float64")
 OF_THE_MACHINE = ("seconds", "waiting_seconds", "tokens_per_second")
 
 
-def try_kills(seed: int, kills: int, backend: str, folder: Path) -> list[Tally]:
+def try_kills(seed: int, kills: int, backend: str, folder: Path, limit: Limit) -> list[Tally]:
     """Kill trainings of `backend` at least `kills` times in all, and samplings a quarter as often."""
     training, sampling = Tally(f"kills of training, {backend}"), Tally(f"kills of evaluate_mc, {backend}")
     if importlib.util.find_spec(PACKAGES[backend]) is None:
@@ -34,29 +35,31 @@ def try_kills(seed: int, kills: int, backend: str, folder: Path) -> list[Tally]:
         return [training, sampling]
     draw = random.Random(f"{seed} {backend}")
     (folder / "text.txt").write_text(TEXT * 4)
+    seconds, expected = 0.0, {}
+    for dtype in DTYPES:
+        seconds = _run(backend, ["with", *OPTIONS, f"dtype={dtype}", f"run={dtype}"], folder)
+        expected[dtype] = _end(folder / "runs" / dtype)
+    _try_samplings(draw, backend, max(kills // 4, 1), sampling, folder, limit)
     chain = 0
-    for dtype in ("float32", "float64"):
-        options = [*OPTIONS, f"dtype={dtype}"]
-        seconds = _run(backend, ["with", *options, f"run={dtype}"], folder)
-        expected = _end(folder / "runs" / dtype)
-        wanted = training.tried + (kills + 1) // 2
-        while training.tried < wanted:
-            chain += 1
-            name = f"{dtype}-{chain}"
-            first = ["with", *options, f"run={name}"]
+    while training.tried < kills and not limit.is_over():
+        chain += 1
+        dtype = DTYPES[chain % 2]
+        name = f"{dtype}-{chain}"
+        run = folder / "runs" / name
 
-            def words(name: str = name, first: list[str] = first) -> list[str]:
-                return ["with", f"resume=runs/{name}"] if (folder / "runs" / name / "options.json").exists() else first
+        def words(dtype: str = dtype, name: str = name, run: Path = run) -> list[str]:
+            if (run / "options.json").exists():
+                return ["with", f"resume=runs/{name}"]
+            return ["with", *OPTIONS, f"dtype={dtype}", f"run={name}"]
 
-            moments = _kill(draw, backend, words, seconds, folder, lambda name=name: _moment(folder / "runs" / name))
-            difference = _difference(_end(folder / "runs" / name), expected)
-            leftovers = list((folder / "runs" / name).glob(".*.tmp"))
-            _count(training, moments, difference or (f"left behind: {leftovers}" if leftovers else ""), name)
-    _try_samplings(draw, backend, max(kills // 4, 1), sampling, folder)
+        moments = _kill(draw, backend, words, seconds, folder, lambda run=run: _moment(run))
+        difference = _difference(_end(run), expected[dtype])
+        leftovers = list(run.glob(".*.tmp"))
+        _count(training, moments, difference or (f"left behind: {leftovers}" if leftovers else ""), name)
     return [training, sampling]
 
 
-def _try_samplings(draw: random.Random, backend: str, kills: int, tally: Tally, folder: Path) -> None:
+def _try_samplings(draw: random.Random, backend: str, kills: int, tally: Tally, folder: Path, limit: Limit) -> None:
     def words(name: str) -> list[str]:
         more = ["mc_samples=8", "mc_rows=1", "progress=False", f"mc_file={name}.safetensors"]
         return ["evaluate_mc", "with", "checkpoint=runs/float64/best.safetensors", *more]
@@ -64,7 +67,7 @@ def _try_samplings(draw: random.Random, backend: str, kills: int, tally: Tally, 
     seconds = _run(backend, words("untouched"), folder)
     expected = (folder / "untouched.json").read_bytes()
     number = 0
-    while tally.tried < kills:
+    while tally.tried < kills and not limit.is_over():
         number += 1
         name = f"mc{number}"
         moments = _kill(draw, backend, lambda name=name: words(name), seconds, folder, lambda: "evaluate_mc")

@@ -8,7 +8,7 @@ import string
 from pathlib import Path
 
 from commands import SMALL, TEXT, call, start, verdict
-from tally import Tally
+from tally import Limit, Tally
 
 from rhn.training.option import Option
 from rhn.training.options import ALIASES, OPTIONS, OptionError, check_value
@@ -27,14 +27,14 @@ VALUES = (
 TOO_MUCH = 64
 
 
-def try_options(seed: int, tries: int, processes: int, folder: Path) -> list[Tally]:
+def try_options(seed: int, tries: int, processes: int, folder: Path, limit: Limit) -> list[Tally]:
     """Call commands with wrong values, `tries` times in this process and `processes` times in one of their own."""
     draw = random.Random(seed)
     (folder / "text.txt").write_text(TEXT)
     within, alone = Tally("wrong options, in one process"), Tally("wrong options, in real processes")
     assert call("reference", ["with", *SMALL, "run=model"], folder)[0] == "done"
     checkpoint = str(folder / "runs" / "model" / "last.safetensors")
-    for number in range(tries + processes):
+    for number in limit.tries(tries + processes):
         option = draw.choice(list(OPTIONS.values()))
         value = draw.choice(VALUES) if draw.random() < 0.8 else _anything(draw)
         name = draw.choice([option.name, *(alias for alias in ALIASES if ALIASES[alias] == option.name)])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from commands import SMALL, TEXT, start, verdict
+from commands import SMALL, TEXT, call, start, verdict
 from tally import Tally
 
 import rhn
@@ -45,16 +45,22 @@ def _train(
 ) -> None:
     """Train; afterwards the run is finished if that is expected, or one sentence holds the word `expected`.
 
-    With `may_fit`, it may have been finished as well: what is written anew replaces what was there.
+    With `may_fit`, it may have been finished as well: what is written anew replaces what was there. In a process of its
+    own if `more` says what that process is like.
     """
-    process = start("reference", ["with", *SMALL, "max_steps=None", *words], folder, **more)
-    _, err = process.communicate(timeout=120)
-    end, sentence = verdict(process.returncode, err.removesuffix("\n"), err)
+    training = ["with", *SMALL, "max_steps=None", *words]
+    end, sentence = _run_alone(training, folder, **more) if more else call("reference", training, folder)
     if expected == "done" or (may_fit and end == "done"):
         is_right = end == "done" and bool(list(folder.glob(f"**/{after}/summary.json")))
     else:
         is_right = end == "refused" and expected in sentence
     tally.survived(end) if is_right else tally.failed(f"{name}: {end} {sentence} (expected {expected})")
+
+
+def _run_alone(words: list[str], folder: Path, **more: object) -> tuple[str, str]:
+    process = start("reference", words, folder, **more)
+    _, err = process.communicate(timeout=120)
+    return verdict(process.returncode, err.removesuffix("\n"), err)
 
 
 def _try_terminals(folder: Path, tally: Tally) -> None:
@@ -130,9 +136,7 @@ def _try_full_disk(disk: Path, tally: Tally) -> None:
         _train(f"{room} bytes of room", disk, tally, "No space left", f"run={name}", "hidden_size=40")
         filler.unlink()
         shutil.rmtree(disk / "runs" / name, ignore_errors=True)
-    process = start("reference", ["with", "resume=runs/a", "epochs=3"], disk)
-    _, err = process.communicate(timeout=120)
-    end, _ = verdict(process.returncode, err, err)
+    end, _ = call("reference", ["with", "resume=runs/a", "epochs=3"], disk)
     tally.survived("resumed with room again") if end == "done" else tally.failed(f"resumed with room again: {end}")
 
 

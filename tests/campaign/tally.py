@@ -1,9 +1,31 @@
-"""What was tried, what survived, what failed and how: counted by area."""
+"""What was tried, what survived, what failed and how: counted by area, within a limit of time, and kept in a file."""
 
 from __future__ import annotations
 
+import json
+import math
+import time
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+
+class Limit:
+    """Of time: nothing new is tried when it is over."""
+
+    def __init__(self, minutes: float = math.inf) -> None:
+        self._end = time.monotonic() + 60 * minutes
+
+    def is_over(self) -> bool:
+        return time.monotonic() > self._end
+
+    def tries(self, count: int) -> Iterator[int]:
+        """The numbers of `count` tries, or of as many as there is time for."""
+        for number in range(count):
+            if self.is_over():
+                return
+            yield number
 
 
 @dataclass
@@ -48,3 +70,29 @@ def table(tallies: list[Tally]) -> str:
     tried, failed = sum(t.tried for t in tallies), sum(len(t.failures) for t in tallies)
     lines.append(f"| all | {tried:,} | {tried - failed:,} | {failed} | |")
     return "\n".join(lines) + "\n"
+
+
+def keep(record: Path, part: str, tallies: list[Tally]) -> None:
+    """Write the tallies of `part` into the file `record`, in place of older ones of the same part."""
+    parts = json.loads(record.read_text()) if record.exists() else {}
+    parts[part] = [asdict(tally) for tally in tallies]
+    record.write_text(json.dumps(parts, indent=1) + "\n")
+
+
+def kept(record: Path) -> list[Tally]:
+    """The tallies of all parts in the file `record`, added up by area."""
+    areas: dict[str, Tally] = {}
+    for part in json.loads(record.read_text()).values():
+        for found in part:
+            tally = areas.setdefault(found["area"], Tally(found["area"]))
+            tally.tried += found["tried"]
+            tally.failures += found["failures"]
+            tally.kinds.update(found["kinds"])
+            tally.skipped = tally.skipped or found["skipped"]
+    return list(areas.values())
+
+
+def with_table(page: str, new: str) -> str:
+    """`page` with `new` in place of the table that begins as a table of tallies does."""
+    before, after = page.split(new.split("\n", 1)[0], 1)
+    return before + new + after[after.index("\n\n") + 1 :]

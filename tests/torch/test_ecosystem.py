@@ -403,6 +403,9 @@ def test_traced_models(options, grad):
         traced = torch.jit.trace(model, (random(B, T, E),))
         x = random(B + 1, T, E)
         torch.testing.assert_close(traced(x), model(x), **EXACT)
+        other = f"input of {T + 1} time steps is not accepted by a program traced with {T}: trace it with yours"
+        with pytest.raises(torch.jit.Error, match=other):
+            traced(random(B, T + 1, E))
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*is deprecated:DeprecationWarning")

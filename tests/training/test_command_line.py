@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pytest
 
 import rhn
 from rhn.training.command_line import create_experiment
+from rhn.training.console import warn
+from rhn.training.run.folder import RunFolder
 
 TEXT = "the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs.\n" * 30
 TINY = [
@@ -66,7 +69,9 @@ def test_train_leaves_a_complete_run_folder(command_line: CommandLine, tmp_path:
         "summary.json",
         ".lock",
         "sample.txt",
+        "warnings.json",
     }
+    assert (folder / "warnings.json").read_text() == "[]\n"
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
     assert rows[1]["train_nats"] < rows[0]["train_nats"]
@@ -221,6 +226,17 @@ def test_off_a_terminal_there_is_a_line_an_epoch_and_no_bar(command_line: Comman
     assert result.returncode == 0
     assert "\r" not in result.stdout + result.stderr
     assert len([line for line in result.stdout.splitlines() if line.startswith("epoch ")]) == 2
+
+
+def test_warnings_are_shown_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with RunFolder(tmp_path).warnings_kept(["from before"]):
+        warn("a b")
+        warn("a b")
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("two\nlines", UserWarning, stacklevel=1)
+    assert json.loads((tmp_path / "warnings.json").read_text()) == ["from before", "a b", "UserWarning: two lines"]
+    assert capsys.readouterr().err == "warning: a b\nwarning: a b\nwarning: UserWarning: two lines\n"
 
 
 def test_a_part_that_is_too_short_is_found_before_training(command_line: CommandLine, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,11 +16,12 @@ from rhn.backend import Backend
 from rhn.checkpoint import package_version
 from rhn.files import remove_leftovers, write_atomically
 from rhn.machine import describe_machine
+from rhn.training.console import warnings_kept
 from rhn.training.options import OPTIONS, OptionError, Options, options_from
 
 _LOCK = ".lock"
 # A folder with nothing else in it has seen no training step, and can be used again.
-_BEFORE_TRAINING = {_LOCK, "options.json", "environment.json", "report.html"}
+_BEFORE_TRAINING = {_LOCK, "options.json", "environment.json", "warnings.json", "report.html"}
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class RunFolder:
 
     `options.json` what was asked for; `changes.json` which options were changed when the run was resumed, and at which
     step; `environment.json` on what it ran; `metrics.jsonl` one row per epoch; `best.safetensors` the checkpoint with
-    the best validation score; `last.safetensors` the newest; at the end `summary.json` the final figures and
-    `sample.txt`; and `report.html` to look at.
+    the best validation score; `last.safetensors` the newest; `warnings.json` what was warned of; at the end
+    `summary.json` the final figures and `sample.txt`; and `report.html` to look at.
     """
 
     path: Path
@@ -61,14 +62,14 @@ class RunFolder:
         except (ValueError, RecursionError) as error:
             raise OptionError(f"{self.options} is damaged ({error})") from error
 
-    def read_changes(self) -> list[dict[str, Any]]:
-        """What `changes.json` says, or nothing."""
-        file = self.path / "changes.json"
+    def read_list(self, name: str) -> list[Any]:
+        """What the file `name` lists, `changes.json` or `warnings.json`; nothing if it is not there."""
+        file = self.path / name
         try:
-            changes = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+            entries = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
         except (ValueError, RecursionError) as error:
             raise OptionError(f"{file} is damaged ({error})") from error
-        return changes if isinstance(changes, list) else []
+        return entries if isinstance(entries, list) else []
 
     def write_json(self, name: str, value: Any) -> None:
         write_atomically(self.path / name, (json.dumps(value, indent=2) + "\n").encode())
@@ -79,6 +80,21 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         write_atomically(self.path / name, text.encode())
+
+    @contextmanager
+    def warnings_kept(self, earlier: list[str]) -> Iterator[None]:
+        """Within it, `warnings.json` lists the `earlier` warnings and each new one, once."""
+        kept = list(earlier)
+
+        def keep(text: str) -> None:
+            if text not in kept:
+                kept.append(text)
+                with suppress(OSError):  # a warning that cannot be kept ends no training
+                    self.write_json("warnings.json", kept)
+
+        self.write_json("warnings.json", kept)
+        with warnings_kept(keep):
+            yield
 
     @contextmanager
     def locked(self) -> Iterator[None]:
