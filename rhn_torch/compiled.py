@@ -20,12 +20,13 @@ def compiled_recurrence(
     state_mask: Tensor | None,
     update_mask: Tensor | None,
     activation: str,
+    padding: Tensor | None,
     dtype_of_factors: torch.dtype,
     keep: Sequence[str],
 ) -> Tensor:
     """As `fast_recurrence`; `keep` says what the backward will need, () if there will be none."""
     masks = state_mask, update_mask
-    arguments = projected, state, list(recurrent_weights), biases, *masks, activation, dtype_of_factors
+    arguments = projected, state, list(recurrent_weights), biases, *masks, activation, padding, dtype_of_factors
     outputs, _, _ = _forward(*arguments, "states" in keep, "gates" in keep)
     return outputs.clone()  # the caller may change them in place
 
@@ -39,6 +40,7 @@ def _forward(
     state_mask: Tensor | None,
     update_mask: Tensor | None,
     activation: str,
+    padding: Tensor | None,
     dtype_of_factors: torch.dtype,
     keep_states: bool,
     keep_gates: bool,
@@ -47,7 +49,7 @@ def _forward(
     weights = [parameter.to(dtype_of_factors) for parameter in parameters]
     keep = ("states",) * keep_states + ("gates",) * keep_gates
     masks = state_mask, update_mask
-    outputs, gates, inner = window_forward(projected, state, weights, biases, *masks, activation, keep)
+    outputs, gates, inner = window_forward(projected, state, weights, biases, *masks, activation, keep, padding)
     return outputs, gates if keep_gates else state.new_empty(0), inner if keep_states else state.new_empty(0)
 
 
@@ -90,7 +92,7 @@ def _(d_outputs, state, outputs, inner, gates, projected, biases, parameters, *r
 
 
 def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    projected, state, parameters, biases, *masks, activation, dtype_of_factors, _, keep_gates = inputs
+    projected, state, parameters, biases, *masks, activation, _, dtype_of_factors, _, keep_gates = inputs
     outputs, gates, inner = output
     gates_or_arguments = (gates, None, None) if keep_gates else (None, projected, biases)
     ctx.save_for_backward(*masks, state, outputs, inner, *gates_or_arguments, *parameters)
@@ -101,7 +103,7 @@ def _differentiate(ctx, d_outputs, d_gates, d_inner):  # type: ignore[no-untyped
     state_mask, update_mask, state, outputs, inner, gates, projected, biases, *parameters = ctx.saved_tensors
     forward = state, outputs, inner, gates, projected, biases, parameters, state_mask, update_mask, *ctx.options
     d_projected, d_state, d_biases, *d_weights = _backward(d_outputs, *forward)
-    return d_projected, d_state, d_weights, d_biases, None, None, None, None, None, None
+    return d_projected, d_state, d_weights, d_biases, None, None, None, None, None, None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)

@@ -20,8 +20,9 @@ def exported_recurrence(
     state_mask: Tensor | None = None,
     activation: str = "tanh",
     update_mask: Tensor | None = None,
+    padding: Tensor | None = None,
 ) -> Tensor:
-    """As `plain_recurrence`, whose operations are all functional, as export wants them.
+    """As `plain_recurrence`, whose operations are all functional, as export wants them; `padding` is of no use there.
 
     Where the export leaves the number of time steps open, they are a loop in the program. A traced program is for the
     number with which it was traced, and refuses any other.

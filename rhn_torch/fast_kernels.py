@@ -46,6 +46,7 @@ def window_forward(
     update_mask: Tensor | None,
     activation: str,
     keep: Sequence[str],
+    padding: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs (T, B, H), gate values (L, G, T, B, H) and the states between micro-steps (L-1, T, B, H).
 
@@ -101,6 +102,8 @@ def window_forward(
             else:
                 torch.lerp(s, h, t, out=s_next)  # s + t * (h - s)
             s = s_next
+        if padding is not None:
+            s.masked_fill_(padding[time], 0)  # whose gradient is 0 already
     return outputs, gates, inner
 
 

@@ -26,6 +26,7 @@ def fast_recurrence(
     activation: str = "tanh",
     update_mask: Tensor | None = None,
     recompute: bool = False,
+    padding: Tensor | None = None,
 ) -> Tensor:
     """As `plain_recurrence`, faster, with first derivatives only.
 
@@ -34,7 +35,7 @@ def fast_recurrence(
     Under `torch.autocast` the factors of the products are rounded; states, gates and gradients remain as they are.
 
     Args:
-        projected, state, recurrent_weights, biases, activation: see `plain_recurrence`.
+        projected, state, recurrent_weights, biases, activation, padding: see `plain_recurrence`.
         state_mask, update_mask: likewise, but not differentiable here.
         recompute: keep `projected` and the states for the backward but no gates, and compute the gates anew there, one
             matrix product per micro-step: exact, in less memory and a little more time.
@@ -50,7 +51,9 @@ def fast_recurrence(
         if mask is not None and mask.requires_grad:
             raise ValueError(f"{name} requires a gradient, which fast_recurrence does not give: use plain_recurrence")
     if torch._C._are_functorch_transforms_active():
-        return plain_recurrence(projected, state, recurrent_weights, biases, state_mask, activation, update_mask)
+        return plain_recurrence(
+            projected, state, recurrent_weights, biases, state_mask, activation, update_mask, padding
+        )
     dtype = factor_dtype(biases)
     if dtype != biases.dtype:
         state = state.to(biases.dtype)  # under autocast it may be another layer's product
@@ -59,11 +62,13 @@ def fast_recurrence(
     keep = () if not needs_backward else ("states",) if recompute else ("states", "gates")
     if torch.compiler.is_compiling():
         masks = state_mask, update_mask
-        return compiled_recurrence(projected, state, recurrent_weights, biases, *masks, activation, dtype, keep)
+        return compiled_recurrence(
+            projected, state, recurrent_weights, biases, *masks, activation, padding, dtype, keep
+        )
     if needs_backward:
-        return _FastRecurrence.apply(activation, keep, dtype, state_mask, update_mask, *inputs)
+        return _FastRecurrence.apply(activation, keep, dtype, state_mask, update_mask, padding, *inputs)
     weights = [weight.to(dtype) for weight in recurrent_weights]
-    return window_forward(projected, state, weights, biases, state_mask, update_mask, activation, keep)[0]
+    return window_forward(projected, state, weights, biases, state_mask, update_mask, activation, keep, padding)[0]
 
 
 class _FastRecurrence(torch.autograd.Function):
@@ -75,6 +80,7 @@ class _FastRecurrence(torch.autograd.Function):
         dtype_of_factors: torch.dtype,
         state_mask: Tensor | None,
         update_mask: Tensor | None,
+        padding: Tensor | None,
         projected: Tensor,
         state: Tensor,
         biases: Tensor,
@@ -82,7 +88,7 @@ class _FastRecurrence(torch.autograd.Function):
     ) -> Tensor:
         weights = [weight.to(dtype_of_factors) for weight in parameters]
         masks = state_mask, update_mask
-        outputs, gates, inner = window_forward(projected, state, weights, biases, *masks, activation, keep)
+        outputs, gates, inner = window_forward(projected, state, weights, biases, *masks, activation, keep, padding)
         ctx.activation = activation
         gates_or_arguments = (gates, None, None) if "gates" in keep else (None, projected, biases)
         ctx.save_for_backward(*masks, state, outputs, inner, *gates_or_arguments, *weights)
@@ -98,4 +104,4 @@ class _FastRecurrence(torch.autograd.Function):
             raise RuntimeError("fast_recurrence has no second derivative: use plain_recurrence (recurrence='plain')")
         state_mask, update_mask, state, outputs, inner, gates, projected, biases, *weights = ctx.saved_tensors
         forward = state, outputs, inner, gates, projected, biases, weights, state_mask, update_mask, ctx.activation
-        return (None,) * 5 + window_backward(d_outputs, *forward)
+        return (None,) * 6 + window_backward(d_outputs, *forward)

@@ -32,8 +32,10 @@ from rhn_torch.sequences import (
 from rhn_torch.weights import layers_from_spec, layers_to_spec, mask_tensors
 
 
-def _triton_recurrence(*arguments: Any) -> Tensor:
+def _triton_recurrence(*arguments: Any, padding: Tensor | None = None) -> Tensor:
     """`triton_recurrence`, imported where it is used: Triton is heavy, and not everywhere."""
+    if padding is not None:  # its kernels take none
+        return fast_recurrence(*arguments, padding=padding)
     try:
         from rhn_torch.gpu.triton_recurrence import triton_recurrence
     except ModuleNotFoundError as error:
@@ -245,6 +247,8 @@ class RHN(nn.Module):
             lengths = length_tensor(lengths, length, batch_size, x.device)  # (B,)
             valid = valid_steps(lengths, length)  # (T, B, 1)
         recurrence = self._recurrence()
+        if valid is not None and self.config.activation == "relu":
+            recurrence = partial(recurrence, padding=~valid)
 
         x = without_padding(x, valid)
         h_n: list[Tensor] = []

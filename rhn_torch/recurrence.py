@@ -64,6 +64,7 @@ def plain_recurrence(
     state_mask: Tensor | None = None,
     activation: str = "tanh",
     update_mask: Tensor | None = None,
+    padding: Tensor | None = None,
 ) -> Tensor:
     """States after every time step of a window, differentiated by autograd: any order, any argument, any transform.
 
@@ -75,14 +76,18 @@ def plain_recurrence(
         state_mask: (M, B, H), constant over time and micro-steps, or None.
         activation: of the candidate h; "tanh", "sigmoid" or "relu".
         update_mask: (B, H) on the candidate h, constant over time and micro-steps, or None.
+        padding: (T, B, 1), after which time steps the state becomes 0; None for none. Nobody reads the states of padding,
+            but with relu they may grow beyond every number, and spoil the gradients.
 
     Returns:
         (T, B, H).
     """
     s = state  # (B, H)
     outputs = []
-    for projected_now in projected.unbind():  # (B, G*H)
+    for time, projected_now in enumerate(projected.unbind()):  # (B, G*H)
         s = time_step(s, projected_now, recurrent_weights, biases, state_mask, activation, update_mask)  # (B, H)
+        if padding is not None:
+            s = s.masked_fill(padding[time], 0)
         outputs.append(s)
     return torch.stack(outputs)  # (T, B, H)
 

@@ -35,7 +35,7 @@ FULL = {
     "servers": 3,
 }
 SHORT = {
-    "kills": {"reference": 6, "torch": 0, "jax": 0, "tf": 0},
+    "kills": {"reference": 4, "torch": 0, "jax": 0, "tf": 0},
     "options": (250, 2),
     "checkpoints": (500, 20),
     "texts": 200,

@@ -335,6 +335,23 @@ def test_torch_func_of_the_language_models_loss():
         torch.testing.assert_close(actual, gradient, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("recurrence", ["fast", "plain", "recompute"])
+def test_relu_does_not_grow_in_the_padding(recurrence):
+    """Weights with which 400 time steps are too many for float64: the gradients are those of a row alone."""
+    layer = make_layer(activation="relu", recurrence=recurrence, bidirectional=True, num_layers=2)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.abs_()
+    x = random(400, 2, E)
+    assert not layer(x)[0].isfinite().all()
+    gradients = []
+    for window in (x, x[:3]):
+        output, h_n = layer(window, lengths=[3, 2])
+        gradients.append(torch.autograd.grad(output.sum() + h_n.sum(), [*layer.parameters()]))
+    for padded, cut in zip(*gradients, strict=True):
+        torch.testing.assert_close(padded, cut, rtol=1e-12, atol=0)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Compiled, traced, exported
 # ----------------------------------------------------------------------------------------------------------------------
