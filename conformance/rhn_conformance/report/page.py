@@ -19,7 +19,9 @@ def render_page(runs: Sequence[Run], results: Sequence[Result]) -> str:
 
 def _data(runs: Sequence[Run], results: Sequence[Result]) -> dict[str, Any]:
     """What the script of the page expects; see the comments there."""
-    columns = list(dict.fromkeys((r.backend, r.device, r.dtype) for r in results))
+    backends = list(dict.fromkeys(r.backend for r in results))
+    found = list(dict.fromkeys((r.backend, r.device, r.dtype) for r in results))
+    columns = sorted(found, key=lambda column: backends.index(column[0]))  # results come as they are ready
     rows = list(dict.fromkeys(r.case for r in results))
     cells: dict[str, list[dict[str, Any]]] = {}
     for result in results:
