@@ -76,8 +76,8 @@ def plain_recurrence(
         state_mask: (M, B, H), constant over time and micro-steps, or None.
         activation: of the candidate h; "tanh", "sigmoid" or "relu".
         update_mask: (B, H) on the candidate h, constant over time and micro-steps, or None.
-        padding: (T, B, 1), after which time steps the state becomes 0; None for none. Nobody reads the states of padding,
-            but with relu they may grow beyond every number, and spoil the gradients.
+        padding: (T, B, 1), after which time steps the state becomes 0; None for none. Nobody reads these states, but
+            with relu they may grow beyond every number, and spoil the gradients.
 
     Returns:
         (T, B, H).
