@@ -21,6 +21,7 @@ COPIED = {
     "CONFORMANCE.md": "conformance_record.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
     "conformance/README.md": "conformance.md",
     "datasets/README.md": "data.md",
 }

@@ -1,5 +1,6 @@
 """What is said of versions in more than one place is the same everywhere."""
 
+import configparser
 import re
 import tomllib
 from pathlib import Path
@@ -45,3 +46,13 @@ def test_the_lowest_versions_are_those_that_are_promised() -> None:
     assert pinned.keys() == promised.keys()
     for name, version in promised.items():
         assert re.fullmatch(rf"{re.escape(version)}(\.0)*", pinned[name]), f"{name}: {version} against {pinned[name]}"
+
+
+def test_contributing_lists_the_environments_of_tox() -> None:
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini")
+    all_of_them = {section.removeprefix("testenv:") for section in tox.sections() if section.startswith("testenv:")}
+    rows = re.findall(r"^\| (`[^|]*) \| [^|]* \| (yes|) ?\|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    listed = {name: is_run for names, is_run in rows for name in re.findall(r"`(\w+)`", names)}
+    assert listed.keys() == all_of_them
+    assert {name for name in listed if listed[name]} == set(tox["tox"]["env_list"].split(", "))
