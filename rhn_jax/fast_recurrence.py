@@ -10,7 +10,8 @@ and none is sliced out of a stack at each step. Shapes are those of recurrence.p
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -65,7 +66,8 @@ def fast_recurrence(
     time, *batch = projected.shape[:-1]
     length = steps_per_slice(time, math.prod(batch), _SLICE_ROWS) if _has_fixed_sizes(projected) else time
     if length == time:
-        return _fast_recurrence(activation, recompute, inputs)
+        with _reverse_mode_only():
+            return _fast_recurrence(activation, recompute, inputs)
 
     def time_slice(s: Array, now: tuple[Array, Array | None]) -> tuple[Array, Array]:
         """State (B, H) after some time steps, and after each of them; `now` holds their `projected` and `valid`."""
@@ -75,8 +77,22 @@ def fast_recurrence(
     # The derivative of this scan goes through the slices backwards. It holds the forward's residuals and the gradient
     # of `projected` for all slices, and everything else for one slice at a time.
     slices = jax.tree.map(lambda a: a.reshape(-1, length, *a.shape[1:]), (projected, valid))  # (slices, time, B, ...)
-    _, outputs = lax.scan(time_slice, state, slices)
+    with _reverse_mode_only():
+        _, outputs = lax.scan(time_slice, state, slices)
     return outputs.reshape(-1, *state.shape)
+
+
+@contextmanager
+def _reverse_mode_only() -> Iterator[None]:
+    """Say what to do instead, where JAX says that it cannot apply forward mode."""
+    try:
+        yield
+    except TypeError as error:
+        if "forward-mode" not in str(error):
+            raise
+        raise TypeError(
+            "fast_recurrence has no forward derivative: use plain_recurrence (recurrence='plain')"
+        ) from error
 
 
 class _Inputs(NamedTuple):
