@@ -35,7 +35,7 @@ from rhn_torch.weights import layers_from_spec, layers_to_spec, mask_tensors
 def _triton_recurrence(*arguments: Any, padding: Tensor | None = None) -> Tensor:
     """`triton_recurrence`, imported where it is used: Triton is heavy, and not everywhere."""
     if padding is not None:  # its kernels take none
-        return fast_recurrence(*arguments, padding=padding)
+        return partial(fast_recurrence, padding=padding)(*arguments)
     try:
         from rhn_torch.gpu.triton_recurrence import triton_recurrence
     except ModuleNotFoundError as error:

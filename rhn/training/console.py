@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -49,7 +49,14 @@ def warn(text: str) -> None:
 def warnings_kept(keep: Callable[[str], None]) -> Iterator[None]:
     """Within it, `keep` is called with each warning: of `warn`, and of Python's own, which become one line each."""
 
-    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         warn(f"{category.__name__}: {' '.join(str(message).split())}")
 
     before, warnings.showwarning = warnings.showwarning, show
