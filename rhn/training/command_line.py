@@ -22,8 +22,8 @@ with warnings.catch_warnings():
 from rhn.preflight import PreflightError
 from rhn.text import one_line
 from rhn.training.console import say
+from rhn.training.evaluate.analyse import analyse_checkpoint
 from rhn.training.evaluate.dynamic import evaluate_dynamic as evaluate_dynamically
-from rhn.training.evaluate.gates import analyse_checkpoint
 from rhn.training.evaluate.generate import generate_text
 from rhn.training.evaluate.monte_carlo import evaluate_mc as evaluate_by_monte_carlo
 from rhn.training.evaluate.stream import evaluate_checkpoint

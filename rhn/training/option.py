@@ -15,7 +15,7 @@ COMMANDS = {
     "evaluate_mc": "Score a checkpoint by Monte Carlo dropout: the mean probabilities of many dropout masks.",
     "evaluate_dynamic": "Score a checkpoint that goes on learning from the text that it is scored on.",
     "generate": "Print text that a checkpoint makes up after a prompt.",
-    "analyse": "Show what the gates of a checkpoint do: their activity, the loss without them, the state's norms.",
+    "analyse": "Show what gates and states of a checkpoint do: activity, the loss without a gate, Jacobians.",
 }
 ALL = tuple(COMMANDS)
 TRAIN = ("train",)

@@ -227,6 +227,7 @@ class Options:
     top_k: int | None = _of("generate", None, either(integer(), None), "draw from the k likeliest tokens; None: all")
 
     analyse_tokens: int = _of("analyse", 2000, integer(), "how many tokens from the start of the part")
+    analyse_jacobians: int = _of("analyse", 20, integer(), "time steps whose Jacobians are looked at")
 
     def __post_init__(self) -> None:
         for name, option in OPTIONS.items():

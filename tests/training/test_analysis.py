@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 import rhn
 from rhn.spec.reference import sigmoid
-from rhn.training.evaluate.gates import analyse, analyse_checkpoint, gate_chart, without_gate
+from rhn.training.evaluate.analyse import analyse_checkpoint
+from rhn.training.evaluate.gates import analyse, gate_chart, without_gate
+from rhn.training.evaluate.jacobian import layer_jacobians, sampled_times
 from rhn.training.evaluate.stream import evaluate
 from rhn.training.options import DEFAULTS, OptionError
 
@@ -85,7 +87,30 @@ def test_lesions_are_scored_and_the_model_is_restored() -> None:
     assert gate_chart(analysis, "two layers").startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(("name", "value"), [("analyse_tokens", 0), ("part", "dev")])
+def test_without_recurrent_weights_the_jacobian_is_what_the_carry_gates_let_through() -> None:
+    parameters = {name: value.astype(np.float64) for name, value in PARAMETERS.items()}
+    for layer in range(2):
+        parameters[f"layers.{layer}.recurrent_weight"][:] = 0.0
+        parameters[f"layers.{layer}.input_weight"][:] = 0.0
+        parameters[f"layers.{layer}.bias"][:, 1] = np.arange(12).reshape(3, 4) / 4 - layer
+    for layer, jacobians in enumerate(layer_jacobians(CONFIG, parameters, STREAM, samples=5)):
+        carries = 1.0 - sigmoid(np.arange(12).reshape(3, 4) / 4 - layer)  # (L, H)
+        assert jacobians.time_step.eigenvalues.shape == (5, 4)
+        np.testing.assert_allclose(jacobians.time_step.radii, 0.0, atol=1e-15)
+        np.testing.assert_allclose(jacobians.time_step.centres, np.tile(carries.prod(axis=0), (5, 1)), rtol=1e-13)
+        for micro_step, carry in zip(jacobians.micro_steps, carries, strict=True):
+            np.testing.assert_allclose(micro_step.figures()["spectral_radius_max"], carry.max(), rtol=1e-13)
+
+
+@pytest.mark.parametrize(("tokens", "samples"), [(130, 5), (3, 20), (1, 1)])
+def test_sampled_times_are_times_of_the_stream(tokens: int, samples: int) -> None:
+    times = sampled_times(tokens, samples)
+    assert len(times) == min(tokens, samples)
+    assert (times >= 0).all()
+    assert times[-1] == tokens - 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("analyse_tokens", 0), ("analyse_jacobians", 0), ("part", "dev")])
 def test_impossible_options_are_named_before_anything_is_loaded(name: str, value: Any) -> None:
     with pytest.raises(OptionError, match=f"{name}={value!r} is not accepted: expected"):
         analyse_checkpoint("reference", {**DEFAULTS, "checkpoint": "nowhere", name: value}, {})
@@ -102,3 +127,9 @@ def test_the_command_prints_a_table_and_leaves_files(
     assert figures["tokens"] == 25
     assert np.shape(figures["transform_gate_mean"]) == np.shape(figures["nats_with_gate_shut"]) == (1, 2)
     assert checkpoint.with_name("model.analysis.png").read_bytes().startswith(b"\x89PNG")
+    assert "Jacobian of a time step, at the start: spectral radius" in out
+    jacobian = json.loads(checkpoint.with_name("model.jacobian.json").read_text())
+    assert (jacobian["tokens"], jacobian["times"]) == (25, 20)
+    assert len(jacobian["trained"][0]["micro_steps"]) == 2
+    assert jacobian["trained"] != jacobian["at_the_start"]
+    assert checkpoint.with_name("model.jacobian.png").read_bytes().startswith(b"\x89PNG")

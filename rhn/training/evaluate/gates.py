@@ -1,8 +1,4 @@
-"""The command `analyse`: what the gates of a trained model do, as section 6 of the paper shows it.
-
-Gate values are no part of what a backend gives out: they are recomputed from its parameters with the layer of the
-specification, in NumPy.
-"""
+"""What the gates of a trained model do, as section 6 of the paper shows it: the first half of `analyse`."""
 
 from __future__ import annotations
 
@@ -16,13 +12,11 @@ from numpy.typing import NDArray
 from rhn.backend import Model
 from rhn.spec.config import RHNConfig
 from rhn.spec.parameters import Parameters
-from rhn.spec.reference import LayerWeights, layer_forward, zero_state
-from rhn.training.console import say, shown_progress
-from rhn.training.evaluate.result import beside, png_of, write_result
-from rhn.training.evaluate.stream import FULL_WINDOW, evaluate
-from rhn.training.run.checkpoint import open_checkpoint
+from rhn.training.console import say
+from rhn.training.evaluate.result import png_of
+from rhn.training.evaluate.stream import evaluate
+from rhn.training.evaluate.traces import layer_traces
 from rhn.training.score import UNITS, in_units
-from rhn_datasets import windows
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)  # of the state norms
 
@@ -100,70 +94,19 @@ def _gates(
     progress: Callable[[int], Any],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean over time of every transform gate (N, L, H), and the norm of the state after every time step (N, n)."""
-    layers = [
-        LayerWeights(*(parameters[f"layers.{i}.{name}"] for name in ("input_weight", "recurrent_weight", "bias")))
-        for i in range(config.num_layers)
-    ]
     sums = np.zeros((config.num_layers, config.recurrence_depth, config.hidden_size))  # (N, L, H)
-    norms: list[list[NDArray]] = [[] for _ in layers]
-    state = zero_state(config, 1)
-    for inputs, _ in windows(tokens, 1, FULL_WINDOW, drop_last=False):
-        x = parameters["embedding"][inputs]  # (1, T, E)
-        for i, weights in enumerate(layers):
-            x, trace = layer_forward(weights, x, state[i], activation=config.activation)  # (1, T, H)
-            state[i] = x[:, -1]
-            for micro_steps in trace:
-                sums[i] += np.concatenate([step.t for step in micro_steps])  # (L, H)
-            norms[i].append(np.linalg.norm(x[0].astype(np.float64), axis=-1))  # (T,)
-        progress(inputs.size)
+    norms: list[list[NDArray]] = [[] for _ in range(config.num_layers)]
+    for trace in layer_traces(config, parameters, tokens):
+        for micro_steps in trace.micro_steps:
+            sums[trace.layer] += np.concatenate([step.t for step in micro_steps])  # (L, H)
+        norms[trace.layer].append(np.linalg.norm(trace.outputs.astype(np.float64), axis=-1))  # (T,)
+        if trace.layer == config.num_layers - 1:
+            progress(len(trace.outputs))
     return sums / (len(tokens) - 1), np.array([np.concatenate(pieces) for pieces in norms])
 
 
-def analyse_checkpoint(backend_name: str, values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """The command: print gates, lesions and state norms of a checkpoint; write them as JSON and picture beside it.
-
-    The arguments are those of `open_checkpoint`.
-
-    Raises:
-        ValueError, OSError, ImportError: with one sentence for the user.
-    """
-    opened = open_checkpoint(backend_name, values, given)
-    o, corpus = opened.options, opened.load_corpus()
-    tokens = getattr(corpus, o.part)[: o.analyse_tokens + 1]
-    n = len(tokens) - 1
-    passes = 2 + opened.model.config.num_layers * opened.model.config.recurrence_depth
-    with shown_progress("analyse", passes * n, show=o.progress) as bar:
-        analysis = analyse(opened.model, tokens, corpus.level, bar.update)
-    percentiles = np.percentile(analysis.state_norms, PERCENTILES, axis=1).T  # (N, percentiles)
-    _print_table(analysis, percentiles, corpus.level, f"the first {n:,} tokens of {o.part}")
-    figures = {
-        "part": o.part,
-        "tokens": n,
-        "metric": UNITS[corpus.level],
-        "value": in_units(analysis.nats, corpus.level),
-        "nats": analysis.nats,
-        "transform_gate_mean": analysis.activity.tolist(),
-        "transform_gate_std_over_units": analysis.activity_std.tolist(),
-        "nats_with_gate_shut": analysis.lesion_nats.tolist(),
-        "state_norm_percentiles": [dict(zip(map(str, PERCENTILES), row.tolist(), strict=True)) for row in percentiles],
-    }
-    shown = {
-        f"first {n:,} tokens of {o.part}": f"{UNITS[corpus.level]} {in_units(analysis.nats, corpus.level):.4g}",
-        "mean transform gate, per layer by micro-step": _listed(analysis.activity, "{:.3f}"),
-        f"{UNITS[corpus.level]} with one gate shut, likewise": _listed(
-            np.vectorize(lambda nats: in_units(float(nats), corpus.level))(analysis.lesion_nats), "{:.4g}"
-        ),
-    }
-    title = f"{corpus.name}, first {n:,} tokens of {o.part}"
-    write_result(beside(str(o.checkpoint), "analysis"), shown, figures, gate_chart(analysis, title))
-
-
-def _listed(values: np.ndarray, form: str) -> str:
-    """(layers, micro-steps) as text."""
-    return "; ".join(", ".join(form.format(value) for value in layer) for layer in values)
-
-
-def _print_table(analysis: GateAnalysis, percentiles: np.ndarray, level: str, stream: str) -> None:
+def print_gates(analysis: GateAnalysis, percentiles: NDArray, level: str, stream: str) -> None:
+    """Lines for people: `percentiles` (N, PERCENTILES) of the state norms, `stream` names the text."""
     say(f"{stream}: {UNITS[level]} {in_units(analysis.nats, level):.4g}")
     say(f"layer  micro-step  mean transform gate (± over units)  {UNITS[level]} with it shut")
     for layer, micro_step in np.ndindex(analysis.activity.shape):

@@ -1,0 +1,153 @@
+"""The second half of `analyse`: how training moves the temporal Jacobian, as section 4 of the paper foretells.
+
+For a sample of time steps: eigenvalues and Gershgorin discs of every micro-step and of the whole time step, with the
+initial values that the run started from, and with the trained ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rhn.spec.config import RHNConfig
+from rhn.spec.jacobian import gershgorin_discs, micro_step_jacobian, time_step_jacobian
+from rhn.training.evaluate.traces import LayerTrace, layer_traces
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SHOWN_DISCS = 60  # of a panel: more cover each other
+
+
+@dataclass(frozen=True)
+class Jacobians:
+    """Of one layer with K matrices looked at: one micro-step, or the whole time step, at K times.
+
+    Attributes:
+        eigenvalues: (K, H) complex.
+        centres: (K, H) of the Gershgorin discs.
+        radii: (K, H) likewise.
+        norms: (K,) largest singular values.
+    """
+
+    eigenvalues: NDArray[np.complex128]
+    centres: NDArray[np.float64]
+    radii: NDArray[np.float64]
+    norms: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, matrices: list[NDArray[np.float64]]) -> Jacobians:
+        """Of (H, H) matrices."""
+        discs = [gershgorin_discs(matrix) for matrix in matrices]
+        return cls(
+            np.array([np.linalg.eigvals(matrix).astype(np.complex128) for matrix in matrices]),
+            np.array([centres for centres, _ in discs]),
+            np.array([radii for _, radii in discs]),
+            np.array([np.linalg.norm(matrix, 2) for matrix in matrices]),
+        )
+
+    def figures(self) -> dict[str, float]:
+        """What the discs and the spectrum come to, over the K times."""
+        spectral = np.abs(self.eigenvalues).max(axis=1)  # (K,)
+        return {
+            "spectral_radius_mean": float(spectral.mean()),
+            "spectral_radius_max": float(spectral.max()),
+            "norm_mean": float(self.norms.mean()),
+            "disc_centre_mean": float(self.centres.mean()),
+            "disc_radius_mean": float(self.radii.mean()),
+        }
+
+
+@dataclass(frozen=True)
+class LayerJacobians:
+    """Of one layer: each micro-step's, and the whole time step's, which is their product."""
+
+    micro_steps: list[Jacobians]
+    time_step: Jacobians
+
+
+def sampled_times(tokens: int, samples: int) -> NDArray[np.integer]:
+    """At most `samples` of `tokens` time steps, evenly spread; the first ones, which see an empty state, come last."""
+    return np.unique(np.linspace(tokens - 1, 0, samples, endpoint=False).astype(int))
+
+
+def layer_jacobians(
+    config: RHNConfig,
+    parameters: Mapping[str, NDArray],
+    tokens: NDArray[np.integer],
+    samples: int,
+    progress: Callable[[int], Any] = lambda tokens: None,
+) -> list[LayerJacobians]:
+    """The Jacobians of every layer as the model reads `tokens` (n + 1,), at `samples` times.
+
+    Args:
+        config: of the model.
+        parameters: in the specification's names.
+        tokens: the stream; its first n tokens are read.
+        samples: time steps looked at; all n if there are no more.
+        progress: called with the number of tokens since the last call.
+    """
+    times = sampled_times(len(tokens) - 1, samples)
+    matrices: list[list[list[NDArray]]] = [  # [layer][micro-step, and at the end the time step][time]
+        [[] for _ in range(config.recurrence_depth + 1)] for _ in range(config.num_layers)
+    ]
+    for trace in layer_traces(config, parameters, tokens):
+        for time in times[(times >= trace.start) & (times < trace.start + len(trace.micro_steps))]:
+            for kind, matrix in enumerate(_matrices_at(trace, time - trace.start, config.activation)):
+                matrices[trace.layer][kind].append(matrix)
+        if trace.layer == config.num_layers - 1:
+            progress(len(trace.micro_steps))
+    return [LayerJacobians([Jacobians.of(kind) for kind in layer[:-1]], Jacobians.of(layer[-1])) for layer in matrices]
+
+
+def _matrices_at(trace: LayerTrace, time: int, activation: str) -> list[NDArray[np.float64]]:
+    """Each micro-step's matrix (H, H) at one time of the window, and their product."""
+    weights = trace.weights._replace(recurrent=trace.weights.recurrent.astype(np.float64))
+    steps = trace.micro_steps[time]
+    each = [
+        micro_step_jacobian(recurrent, step, activation=activation)
+        for recurrent, step in zip(weights.recurrent, steps, strict=True)
+    ]
+    return [*each, time_step_jacobian(weights, steps, activation=activation)]
+
+
+def jacobian_chart(start: LayerJacobians, trained: LayerJacobians, title: str) -> bytes:
+    """A PNG: eigenvalues and discs in the complex plane, at the start above and trained below.
+
+    Columns: the first, the middle and the last micro-step, and the whole time step.
+    """
+    from matplotlib.figure import Figure
+
+    from rhn.training.evaluate.result import png_of
+
+    depth = len(start.micro_steps)
+    shown = sorted({0, (depth - 1) // 2, depth - 1})
+    figure = Figure(figsize=(3.4 * (len(shown) + 1), 7.2), layout="constrained")
+    figure.suptitle(title)
+    rows = figure.subplots(2, len(shown) + 1, squeeze=False, sharex="col", sharey="col")
+    for axes, jacobians, name in zip(rows, (start, trained), ("at the start", "trained"), strict=True):
+        for panel, level in zip(axes, shown, strict=False):
+            draw_plane(panel, jacobians.micro_steps[level])
+            panel.set_title(f"micro-step {level + 1}, {name}", fontsize=10)
+        draw_plane(axes[-1], jacobians.time_step)
+        axes[-1].set_title(f"the whole time step, {name}", fontsize=10)
+    return png_of(figure)
+
+
+def draw_plane(axes: Axes, jacobians: Jacobians) -> None:
+    """Eigenvalues of all sampled times, the discs of the last of them, and the unit circle."""
+    from matplotlib.patches import Circle
+
+    every = max(1, jacobians.centres.shape[1] // SHOWN_DISCS)
+    for centre, radius in zip(jacobians.centres[-1][::every], jacobians.radii[-1][::every], strict=True):
+        axes.add_patch(Circle((centre, 0.0), radius, facecolor="#2563a8", edgecolor="none", alpha=0.03))
+    axes.add_patch(Circle((0.0, 0.0), 1.0, fill=False, edgecolor="#1f2933", linewidth=1.0))
+    values = jacobians.eigenvalues.ravel()
+    axes.plot(values.real, values.imag, ".", color="#c8501e", markersize=2)
+    reach = max(1.15, float((np.abs(jacobians.centres[-1]) + jacobians.radii[-1]).max()) * 1.05)
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+    axes.grid(alpha=0.3)
