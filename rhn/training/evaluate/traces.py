@@ -38,7 +38,7 @@ class LayerTrace(NamedTuple):
 def layer_traces(
     config: RHNConfig, parameters: Mapping[str, NDArray], tokens: NDArray[np.integer]
 ) -> Iterator[LayerTrace]:
-    """Every layer of every window, as the model reads `tokens` (n + 1,) but for the last at batch 1, without dropout."""
+    """Every layer of every window as the model reads the first n of `tokens` (n + 1,) at batch 1, without dropout."""
     layers = [
         LayerWeights(*(parameters[f"layers.{i}.{name}"] for name in ("input_weight", "recurrent_weight", "bias")))
         for i in range(config.num_layers)
