@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import ArrayLike, NDArray
 
+from rhn.processes import ALONE, Processes
 from rhn.spec.arguments import check_choice
 from rhn.spec.config import RHNConfig
 from rhn.spec.layers import LayerConfig
@@ -115,6 +116,7 @@ class Backend(Protocol):
         optimizer: Optimizer = PAPER_SGD,
         precision: str = "float32",
         recompute: bool = False,
+        processes: Processes = ALONE,
     ) -> Model:
         """A model with a copy of `parameters`.
 
@@ -127,6 +129,9 @@ class Backend(Protocol):
             precision: one of `PRECISIONS`, to which the factors of matrix products may be rounded; everything else is
                 of `dtype`. A permission: a device that is no faster for it computes in float32.
             recompute: permission to keep less of the forward for the backward, and compute it again there.
+            processes: that train the model together: each gives `gradients` and `train_step` its rows of the window,
+                the state and the masks, and all of them get the loss and the gradients of the whole batch. Only a
+                `ParallelBackend` is asked for more than one.
 
         Raises:
             ValueError: parameters do not fit, or dtype, device or precision is not available.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rhn.backend import State, check_precision
+from rhn.processes import ALONE, Processes
 from rhn.spec import reference
 from rhn.spec.arguments import check_choice, refusal
 from rhn.spec.config import RHNConfig
@@ -27,12 +28,20 @@ from rhn.spec.parameters import Parameters, check_parameters, parameter_count, p
 class ReferenceModel:
     """See `rhn.backend.Model`. Computes in float64 whatever `dtype` says and rounds only what it returns."""
 
-    def __init__(self, config: RHNConfig, parameters: Mapping[str, NDArray], dtype: str, optimizer: Optimizer) -> None:
+    def __init__(
+        self,
+        config: RHNConfig,
+        parameters: Mapping[str, NDArray],
+        dtype: str,
+        optimizer: Optimizer,
+        processes: Processes = ALONE,
+    ) -> None:
         self.config = config
         self.parameter_count = parameter_count(config)
         self.last_grad_norm = 0.0
         self._dtype = np.dtype(dtype)
         self._optimizer = optimizer
+        self._shares = processes.shares
         self._parameters: Parameters = {}
         self._optimizer_state: OptimizerState = {}
         self.load_parameters(parameters)
@@ -67,9 +76,13 @@ class ReferenceModel:
         max_grad_norm: float,
     ) -> tuple[Any, list[Any]]:
         in_loss = 0.0 if self._optimizer.decoupled_weight_decay else weight_decay
-        loss, grads, new_state = reference.gradients(
-            self.config, self._parameters, tokens, targets, state, masks, in_loss
-        )
+        window = tokens, targets, state, masks
+        if self._shares == 1:
+            loss, grads, new_state = reference.gradients(self.config, self._parameters, *window, in_loss)
+        else:
+            loss, grads, new_state = reference.gradients_of_processes(
+                self._shares, self.config, self._parameters, *window, in_loss
+            )
         self.last_grad_norm = reference.global_norm(grads)
         parameters, self._optimizer_state = reference.update(
             self._optimizer,
@@ -161,9 +174,10 @@ class ReferenceLayer:
 
 
 class ReferenceBackend:
-    """See `rhn.backend.Backend`."""
+    """See `rhn.backend.Backend`. With `processes` of several shares, a model computes as so many processes do."""
 
     name = "reference"
+    emulates_processes = True
 
     def build(
         self,
@@ -174,10 +188,13 @@ class ReferenceBackend:
         optimizer: Optimizer = PAPER_SGD,
         precision: str = "float32",
         recompute: bool = False,
+        processes: Processes = ALONE,
     ) -> ReferenceModel:
         _check_where(dtype, device)
         check_precision(precision, dtype)  # and uses neither this permission nor the other
-        return ReferenceModel(config, parameters, dtype, optimizer)
+        if processes.count > 1:
+            raise ValueError("several processes are not accepted: expected one, the reference is only for comparing")
+        return ReferenceModel(config, parameters, dtype, optimizer, processes)
 
     def build_layer(
         self, config: LayerConfig, parameters: Mapping[str, NDArray], dtype: str = "float32", device: str | None = None

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rhn.backend import State, check_precision
 from rhn.port_tools import Window, check_window, choose_device
+from rhn.processes import ALONE, Processes
 from rhn.spec.arguments import check_choice
 from rhn.spec.config import RHNConfig
 from rhn.spec.layers import LayerConfig
@@ -21,6 +22,7 @@ from rhn.spec.parameters import parameter_count
 from rhn_torch.gpu.cuda_graph import StaticSteps, StepResults
 from rhn_torch.layer_backend import TorchLayer
 from rhn_torch.model import RHNLanguageModel
+from rhn_torch.parallel import TorchProcesses, join_processes
 from rhn_torch.precision import Precision
 from rhn_torch.update import Update
 from rhn_torch.weights import mask_tensors, to_device, to_numpy, to_spec
@@ -40,6 +42,7 @@ class TorchModel:
         precision: Precision,
         recurrence: str,
         static_steps: bool,
+        processes: TorchProcesses | None = None,
     ) -> None:
         self.config = config
         self.parameter_count = parameter_count(config)
@@ -51,6 +54,7 @@ class TorchModel:
         self._optimizer = optimizer
         self._precision = precision
         self._is_static = static_steps
+        self._processes = processes
         self.load_optimizer_state({})
 
     def forward(
@@ -142,12 +146,18 @@ class TorchModel:
         parameters = dict(self.module.named_parameters())
         with self._precision.products():
             nll, new_state = self.module.negative_log_likelihood(*window)
-            loss = nll / len(new_state[0])
+            loss = nll / self._batch_size(new_state)
             gradients = torch.autograd.grad(loss, list(parameters.values()))
+        if self._processes is not None:
+            loss, *gradients = self._processes.sum([loss.detach(), *gradients])
         if weight_decay:
             for gradient, parameter in zip(gradients, parameters.values(), strict=True):
                 gradient.add_(parameter.detach(), alpha=weight_decay)
         return loss.detach(), dict(zip(parameters, gradients, strict=True)), [s.detach() for s in new_state]
+
+    def _batch_size(self, state: list[Tensor]) -> int:
+        """B, over all processes."""
+        return len(state[0]) * (1 if self._processes is None else self._processes.count)
 
     def _window(
         self, tokens: ArrayLike, targets: ArrayLike | None, state: State | None, masks: VariationalMasks | None
@@ -187,13 +197,18 @@ class TorchBackend:
         optimizer: Optimizer = PAPER_SGD,
         precision: str = "float32",
         recompute: bool = False,
+        processes: Processes = ALONE,
     ) -> TorchModel:
         check_choice("dtype", dtype, _DTYPES)
         check_precision(precision, dtype)
-        found = Precision(precision, find_device(device))
+        several = processes if isinstance(processes, TorchProcesses) else None
+        found = Precision(precision, find_device(device if several is None else several.device(device)))
         recurrence = "recompute" if recompute else self._recurrence
         static = found.device.type == "cuda" if self._static_steps is None else self._static_steps
-        return TorchModel(config, parameters, _DTYPES[dtype], optimizer, found, recurrence, static)
+        return TorchModel(config, parameters, _DTYPES[dtype], optimizer, found, recurrence, static, several)
+
+    def join_processes(self) -> Processes:
+        return join_processes()
 
     def build_layer(
         self, config: LayerConfig, parameters: Mapping[str, NDArray], dtype: str = "float32", device: str | None = None

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rhn.backend import Backend, Layer, LayerBackend, Model
 from rhn.compare import LIMIT
+from rhn.processes import ParallelBackend
 from rhn.spec.config import RHNConfig
 from rhn.spec.layers import LayerConfig
 from rhn.spec.masks import VariationalMasks
@@ -211,24 +212,29 @@ class Case:
         complete: False if the right answers are known for some tensors only.
         calibrated: False if its errors were never measured; SPEC.md 6.1 is then the tolerance.
         of_layers: it is about layers on their own, which a backend need not have.
+        of_processes: it is about several processes, in which a backend need not train.
         covering: it is one of the few cases in which, together, every pair of options occurs.
     """
 
     name: str
     clauses: tuple[str, ...]
     checks: tuple[Check, ...]
-    inputs: Callable[[], Inputs | LayerInputs]
+    inputs: Callable[[], Any]  # Inputs, LayerInputs, or what has their attributes
     expected: Callable[[], Answers]
     against: str = "reference"
     dtypes: tuple[str, ...] = DTYPES
     complete: bool = True
     calibrated: bool = True
     of_layers: bool = False
+    of_processes: bool = False
     covering: bool = False
 
     def is_asked_of(self, backend: Backend) -> bool:
         """Whether the backend has what the case is about."""
-        return not self.of_layers or isinstance(backend, LayerBackend)
+        trains_in_processes = isinstance(backend, ParallelBackend) or getattr(backend, "emulates_processes", False)
+        return (not self.of_layers or isinstance(backend, LayerBackend)) and (
+            not self.of_processes or trains_in_processes
+        )
 
     def tolerance(self, dtype: str, check: Check) -> float:
         """Largest accepted error relative to the largest entry."""

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from rhn_conformance.case import Case
 from rhn_conformance.cases.authors import authors_cases
 from rhn_conformance.cases.layers import layer_cases
+from rhn_conformance.cases.processes import processes_case
 from rhn_conformance.cases.synthetic import synthetic_cases
 from rhn_conformance.cases.trajectory import trajectory_case
 
 
 def all_cases() -> list[Case]:
-    """Cases from simple to composite, layers on their own, the authors' programs, the trajectory."""
-    return [*synthetic_cases(), *layer_cases(), *authors_cases(), trajectory_case()]
+    """Cases from simple to composite, layers on their own, the authors' programs, the trajectory, two processes."""
+    return [*synthetic_cases(), *layer_cases(), *authors_cases(), trajectory_case(), processes_case()]
 
 
 def select(cases: Sequence[Case], text: str | None, quick: bool = False) -> list[Case]:

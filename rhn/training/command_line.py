@@ -20,6 +20,7 @@ with warnings.catch_warnings():
     from sacred.run import Run
 
 from rhn.preflight import PreflightError
+from rhn.processes import ProcessLostError
 from rhn.text import one_line
 from rhn.training.console import say
 from rhn.training.evaluate.analyse import analyse_checkpoint
@@ -36,7 +37,10 @@ from rhn.training.words import read_words
 from rhn_datasets import DataError
 
 # What the user can mend; the message is one sentence. Ours are among them: OptionError, CheckpointError, DivergedError.
-USER_ERRORS = (DataError, ImportError, ValueError, OSError, ArithmeticError, PreflightError, MemoryError)
+USER_ERRORS = (
+    *(DataError, ImportError, ValueError, OSError, ArithmeticError),
+    *(PreflightError, MemoryError, ProcessLostError),
+)
 
 SETTINGS["CAPTURE_MODE"] = "sys"  # capturing file descriptors would swallow the progress bar
 # Sacred would seed NumPy's global generator, which takes no seed above 2**32. Nothing here draws from it.

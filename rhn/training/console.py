@@ -15,6 +15,13 @@ from tqdm import tqdm
 from rhn.text import printable
 
 _SECONDS_BETWEEN_LINES = 60.0
+_is_silent = False
+
+
+def be_silent() -> None:
+    """Say and show nothing from here on: another process of the same run speaks for all."""
+    global _is_silent
+    _is_silent = True
 
 
 def say(text: str, *, end: str = "\n") -> None:
@@ -24,6 +31,8 @@ def say(text: str, *, end: str = "\n") -> None:
     replaced. If stdout takes nothing any more, because nobody reads it or its disk is full, nothing is said from here
     on.
     """
+    if _is_silent:
+        return
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     harmless = printable(text).encode(encoding, errors="replace").decode(encoding)
     try:
@@ -39,6 +48,8 @@ _keepers: list[Callable[[str], None]] = []  # what is called with each warning, 
 
 def warn(text: str) -> None:
     """As `say`, to stderr, and to whoever keeps warnings."""
+    if _is_silent:
+        return
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     print(f"warning: {printable(text)}".encode(encoding, errors="replace").decode(encoding), file=sys.stderr)
     for keep in _keepers:
@@ -80,6 +91,7 @@ class Progress:
 
     def __init__(self, what: str, total: int, done: int = 0, *, show: bool) -> None:
         self._what, self._total, self._done, self._note = what, total, done, ""
+        show = show and not _is_silent
         self._is_terminal = sys.stderr.isatty()
         self._says_lines = show and not self._is_terminal
         self._last_line = time.monotonic()

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from rhn.backend import Model
 from rhn.checkpoint import Checkpoint
+from rhn.processes import ALONE, Processes
 from rhn.spec.masks import VariationalMasks, sample_masks
 from rhn.training.console import Progress as ShownProgress
 from rhn.training.console import shown_progress, warn
 from rhn.training.evaluate.stream import evaluate
+from rhn.training.meetings import Meetings
 from rhn.training.plan import Plan
 from rhn.training.run.progress import Progress
 from rhn.training.schedules import averaging_is_due, epochs_since_best
@@ -39,7 +41,7 @@ class DivergedError(ArithmeticError):
 
 
 class Run(Protocol):
-    """What a trainer tells of itself; `rhn.training.train.SavedRun` keeps it on disk."""
+    """What a trainer tells of itself; `rhn.training.run.saved.SavedRun` keeps it on disk."""
 
     def save_last(self, checkpoint: Checkpoint) -> None:
         """The run can continue from here."""
@@ -68,10 +70,18 @@ class Trainer:
         progress: where the run stands; a fresh one for a new run. Changed in place.
         run: is told what happens.
         state: the carried state that belongs to `progress`, per layer (B, H); none at the start of an epoch.
+        processes: that train the model together; every one of them has a trainer.
     """
 
     def __init__(
-        self, model: Model, corpus: Corpus, plan: Plan, progress: Progress, run: Run, state: Sequence[NDArray] = ()
+        self,
+        model: Model,
+        corpus: Corpus,
+        plan: Plan,
+        progress: Progress,
+        run: Run,
+        state: Sequence[NDArray] = (),
+        processes: Processes = ALONE,
     ) -> None:
         self.model = model
         self.corpus = corpus
@@ -80,7 +90,10 @@ class Trainer:
         self.run = run
         o = plan.options
         self.windows = windows(corpus.train, o.batch_size, o.bptt_length, drop_last=True)
-        self.state: Any = state or model.zero_state(o.batch_size)
+        self.processes = processes
+        self.rows = processes.rows(o.batch_size)  # of the batch, that this process trains on
+        self.state: Any = [s[self.rows] for s in state] or self._zero_state()
+        self._meetings = Meetings(processes)
         self._unread: list[tuple[Any, Any]] = []  # (loss, gradient norm) per step, still on the device
         self._started = time.monotonic()
         self._hopeless_loss = HOPELESS * math.log(max(model.config.vocab_size, 2))  # nats per token
@@ -112,13 +125,13 @@ class Trainer:
     def _reason_to_pause(self) -> str:
         """Why no further step is to be taken, or ""."""
         o = self.plan.options
-        if self.run.stop_requested():
+        is_late = o.max_minutes is not None and time.monotonic() - self._started >= 60 * o.max_minutes
+        stops, is_late = self._meetings.decide(self.progress.step, self.run.stop_requested(), is_late)
+        if stops:
             return "signal"
         if o.max_steps is not None and self.progress.step >= o.max_steps:
             return "max_steps"
-        if o.max_minutes is not None and time.monotonic() - self._started >= 60 * o.max_minutes:
-            return "max_minutes"
-        return ""
+        return "max_minutes" if is_late else ""
 
     def _train_epoch(self) -> str:
         """Train to the epoch's end, or to a reason to pause, which is returned."""
@@ -136,11 +149,16 @@ class Trainer:
                 self._unread.append((loss, self.model.last_grad_norm))
                 p.window += 1
                 p.step += 1
-                if time.monotonic() - last_reading >= SECONDS_BETWEEN_READINGS:
+                reads, saves = self._meetings.decide(
+                    p.step,
+                    time.monotonic() - last_reading >= SECONDS_BETWEEN_READINGS,
+                    time.monotonic() - last_save >= 60 * o.checkpoint_minutes,
+                )
+                if reads:
                     self._read_losses(shown)
                     p.seconds += time.monotonic() - last_reading
                     last_reading = time.monotonic()
-                if time.monotonic() - last_save >= 60 * o.checkpoint_minutes:
+                if saves:
                     self._read_losses(shown)
                     if not self._has_exploded:  # the newest checkpoint is to be a good one
                         self._save_last()
@@ -169,7 +187,7 @@ class Trainer:
                 "step": p.step,
                 "learning_rate": self.plan.learning_rate(p.epoch, p.valid_scores),
                 "train_nats": train_nats,
-                "valid_nats": valid.nats,
+                "valid_nats": self.processes.agree(valid.nats),  # what follows depends on it, to the bit
                 "test_nats": test.nats,
                 "valid_tokens": valid.tokens,
                 "test_tokens": test.tokens,
@@ -181,7 +199,7 @@ class Trainer:
             p.history.append(row)
             p.epoch, p.window, p.loss_sum, p.norm_sum = p.epoch + 1, 0, 0.0, 0.0
             p.seconds = p.waiting_seconds = 0.0
-            self.state = self.model.zero_state(o.batch_size)  # the stream starts anew
+            self.state = self._zero_state()  # the stream starts anew
             if epochs_since_best(p.valid_scores) == 0:
                 self.run.save_best(Checkpoint(self.model.parameters()))
         if o.average_after is not None and averaging_is_due(p.valid_scores, o.average_after):
@@ -242,11 +260,15 @@ class Trainer:
         parameters = self.model.parameters()
         if not all(np.isfinite(value).all() for value in parameters.values()):
             raise DivergedError(f"weights that are not finite after step {self.progress.step}")
-        state = [self.model.to_numpy(s) for s in self.state]
+        state = [self.processes.gather_rows(self.model.to_numpy(s)) for s in self.state]  # (B, H) per layer
         self.run.save_last(Checkpoint(parameters, state, self.model.optimizer_state()))
 
+    def _zero_state(self) -> Any:
+        return self.model.zero_state(self.rows.stop - self.rows.start)
+
     def _prepared_windows(self) -> Generator[PreparedWindow, None, None]:
-        """Inputs (B, T), targets (B, T) and masks of the windows left, the next made while one is trained on."""
+        """Inputs (b, T), targets (b, T) and masks of the windows left, of the b rows of this process, the next made
+        while one is trained on."""
         first_window, first_step, o = self.progress.window, self.progress.step, self.plan.options
 
         def prepare(window: int) -> PreparedWindow:
@@ -261,7 +283,7 @@ class Trainer:
                 time_masks=o.time_masks,
                 reset_probability=o.reset_probability,
             )
-            return inputs, targets, masks
+            return inputs[self.rows], targets[self.rows], masks.rows(self.rows)
 
         with ThreadPoolExecutor(max_workers=1) as pool:
             coming = [pool.submit(prepare, window) for window in range(first_window, len(self.windows))[:1]]

@@ -5,17 +5,16 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from rhn.backend import Backend, Model, load_backend
-from rhn.checkpoint import Checkpoint
 from rhn.preflight import preflight
+from rhn.processes import ProcessLostError, join_processes
 from rhn.spec.config import RHNConfig
-from rhn.training.console import say, warn
+from rhn.training.console import be_silent, say, warn
 from rhn.training.evaluate.baseline import order_two_nats
 from rhn.training.evaluate.generate import generate
 from rhn.training.evaluate.stream import score_full_streams
@@ -36,14 +35,12 @@ from rhn.training.run.folder import (
     resumed_options,
 )
 from rhn.training.run.progress import Progress
+from rhn.training.run.saved import LogScalar, SavedRun, UnsavedRun
 from rhn.training.run.start import Start, digest_of, progress_of
 from rhn.training.score import UNITS, in_units
 from rhn_datasets import Corpus, DataError, load_corpus, windows
 
 SAMPLE_LENGTH = {"word": 100, "char": 400, "byte": 400}  # tokens
-METRICS = ("train_nats", "valid_nats", "test_nats", "learning_rate", "gradient_norm", "tokens_per_second")
-
-LogScalar = Callable[[str, float, int], None]
 
 
 def train(
@@ -67,40 +64,47 @@ def train(
     changed: dict[str, tuple[Any, Any]] = {}
     options_from(values)  # refuses what is impossible before anything is read
     values, given = data_in_full(values), data_in_full(given)
-    if values["resume"] is not None:
+    is_new = values["resume"] is None
+    if not is_new:
         folder = open_run_folder(values["resume"])
         values, changed = resumed_options(folder, given)
         plan = Plan.from_options(values)
     else:
         plan = Plan.from_options(values)
-        folder = new_run_folder(plan.options, f"{backend_name}-{plan.options.dataset}")
     o = plan.options
+    backend = load_backend(backend_name)
+    processes = join_processes(backend)
+    processes.rows(o.batch_size)  # refuses a batch that they cannot share
+    if not processes.is_first:
+        be_silent()
+    if is_new:
+        folder = new_run_folder(o, f"{backend_name}-{o.dataset}")
     corpus = load_corpus(o.dataset, o.data_path, level=o.level)
     _check_lengths(corpus, plan)
     config = plan.architecture(len(corpus.vocabulary))
-    backend = load_backend(backend_name)
     precision = plan.precision(training=True, device=o.device or backend.describe().get("device", "cpu"))
     with ExitStack() as stack:
-        if o.resume is not None:
+        if processes.is_first and not is_new:
             stack.enter_context(folder.locked())
         start = Start.read(folder, config, corpus, plan)
         parameters = start.checkpoint.parameters or plan.initial_parameters(config)
-        model = build_model(backend, config, parameters, o, precision, plan.optimizer)
+        model = build_model(backend, config, parameters, o, precision, plan.optimizer, processes)
         model.load_optimizer_state(dict(start.checkpoint.optimizer_state))
         proof = _preflight(backend, config, plan, precision)
-        if o.resume is None:
-            make_folder(folder, o)
-            stack.enter_context(folder.locked())
-            check_unused(folder, o)  # again: nobody else could have trained there only from here on
-        stack.enter_context(folder.warnings_kept([] if o.resume is None else folder.read_list("warnings.json")))
-        _record_options(folder, plan, changed, start.progress.step)
-        environment = describe_environment(backend)
-        folder.write_json("environment.json", {**environment, "precision": precision, "preflight": proof})
+        environment = describe_environment(backend, processes)
+        if processes.is_first:
+            if is_new:
+                make_folder(folder, o)
+                stack.enter_context(folder.locked())
+                check_unused(folder, o)  # again: nobody else could have trained there only from here on
+            stack.enter_context(folder.warnings_kept([] if is_new else folder.read_list("warnings.json")))
+            _record_options(folder, plan, changed, start.progress.step)
+            folder.write_json("environment.json", {**environment, "precision": precision, "preflight": proof})
         _announce(environment, model, corpus, plan, precision, folder, start.progress)
 
         signals = stack.enter_context(_signals_noted())
         loggers = [log_scalar]
-        if o.tensorboard:
+        if o.tensorboard and processes.is_first:
             loggers.append(stack.enter_context(closing(TensorBoardLog(folder.path))).log_scalar)
         description = {
             "backend": backend_name,
@@ -110,63 +114,29 @@ def train(
             "data": digest_of(corpus),
         }
         run = SavedRun(folder, description, start.progress, corpus.level, o.epochs, loggers, signals)
-        reason = _train(Trainer(model, corpus, plan, start.progress, run, start.checkpoint.state), folder)
+        told = run if processes.is_first else UnsavedRun(signals)
+        trainer = Trainer(model, corpus, plan, start.progress, told, start.checkpoint.state, processes)
+        reason = _train(trainer, folder)
         where = (
             f"stopped at step {start.progress.step} in epoch {start.progress.epoch + 1};"
             f" continue with resume={folder.path}"
         )
         if reason not in ("signal", "max_steps", "max_minutes"):
-            return _finish(backend, config, corpus, plan, folder, start.progress)
-        _on_its_own("the report", lambda: write_report(folder.path))
+            return _finish(backend, config, corpus, plan, folder, start.progress) if processes.is_first else None
+        if processes.is_first:
+            _on_its_own("the report", lambda: write_report(folder.path))
         if reason == "signal":
-            raise RunInterruptedError(where, signals[0])
+            raise RunInterruptedError(where, [*signals, signal.SIGTERM][0])
         say(f"{reason}={getattr(o, reason)}: {where}")
         return None
 
 
-@dataclass(frozen=True)
-class SavedRun:
-    """Keeps what a trainer tells in the folder of the run; see `rhn.training.loop.Run`.
-
-    Attributes:
-        folder: of the run.
-        description: of model, data and options, for the checkpoints.
-        progress: of the trainer, which changes it.
-        level: of the data.
-        epochs: of the whole run.
-        loggers: are called with name, value and step for each metric of each epoch.
-        signals: that have come; one is enough to stop.
-    """
-
-    folder: RunFolder
-    description: Mapping[str, Any]
-    progress: Progress
-    level: str
-    epochs: int
-    loggers: list[LogScalar]
-    signals: list[int]
-
-    def save_last(self, checkpoint: Checkpoint) -> None:
-        checkpoint.save(self.folder.last, {**self.description, "progress": asdict(self.progress)})
-
-    def save_best(self, checkpoint: Checkpoint) -> None:
-        checkpoint.save(self.folder.best, {**self.description, "progress": asdict(self.progress)})
-
-    def note_epoch(self, row: dict[str, Any]) -> None:
-        self.folder.write_metrics(self.progress.history)
-        say(_epoch_line(row, self.epochs, self.level))
-        for name in METRICS:
-            for log_scalar in self.loggers:
-                log_scalar(name, row[name], row["step"])
-
-    def stop_requested(self) -> bool:
-        return bool(self.signals)
-
-
 def _train(trainer: Trainer, folder: RunFolder) -> str:
-    """The reason why training ended; a loss that diverges gets its sentence."""
+    """The reason why training ended; a loss that diverges and a process that is lost get their sentences."""
     try:
         return trainer.train()
+    except ProcessLostError as error:
+        raise ProcessLostError(f"{error}; continue with resume={folder.path}") from error
     except DivergedError as error:
         kept = [f"{name} {file}" for name, file in (("newest", folder.last), ("best", folder.best)) if file.exists()]
         saved = f"good checkpoints: {', '.join(kept)}" if kept else "nothing was saved before"
@@ -279,15 +249,6 @@ def _announce(
     )
     continued = f", continued from step {progress.step} in epoch {progress.epoch + 1}" if progress.step else ""
     say(f"run: {folder.path}{continued}")
-
-
-def _epoch_line(row: Mapping[str, Any], epochs: int, level: str) -> str:
-    train, valid, test = (in_units(row[f"{part}_nats"], level) for part in ("train", "valid", "test"))
-    return (
-        f"epoch {row['epoch']}/{epochs}: {UNITS[level]} train {train:.4g}, valid {valid:.4g}, test {test:.4g};"
-        f" rate {row['learning_rate']:.3g}, {row['tokens_per_second']:,.0f} tokens/s, {row['seconds']:.0f} s,"
-        f" {row['waiting_seconds'] / row['seconds']:.1%} of it waiting for data"
-    )
 
 
 @contextmanager

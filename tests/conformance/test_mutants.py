@@ -9,6 +9,7 @@ import pytest
 from rhn.backend import Backend
 from rhn_conformance.case import Case
 from rhn_conformance.cases.layers import layer_cases
+from rhn_conformance.cases.processes import processes_case
 from rhn_conformance.cases.synthetic import synthetic_cases
 from rhn_conformance.results import Result, Verdict
 from rhn_conformance.rewritten.mutants import MUTANTS, Mutant
@@ -28,13 +29,15 @@ def first_failure(backend: Backend, cases: Sequence[Case]) -> Result | None:
 
 
 def test_the_reference_itself_has_no_failure() -> None:
-    assert first_failure(rewritten_reference("unchanged", []), [*synthetic_cases(), *layer_cases()]) is None
+    cases = [*synthetic_cases(), *layer_cases(), processes_case()]
+    assert first_failure(rewritten_reference("unchanged", []), cases) is None
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
 def test_mutant_fails_first_where_its_clause_is_named(mutant: Mutant) -> None:
     # Models do not use the code of the layers on their own.
-    failure = first_failure(mutant.backend(), layer_cases() if mutant.clause.startswith("7.") else synthetic_cases())
+    cases = layer_cases() if mutant.clause.startswith("7.") else [*synthetic_cases(), processes_case()]
+    failure = first_failure(mutant.backend(), cases)
     assert failure is not None, "nothing has noticed"
     assert mutant.clause in failure.clauses, str(failure)
 

@@ -58,6 +58,12 @@ _NORM = "self.last_grad_norm = reference.global_norm(grads)"
 _NLL = "return reference.cross_entropy(logits, targets).sum(), new_state"
 _LOADED = "np.array(parameters[name], np.float64) for name in parameter_shapes"
 
+# Lines of several processes.
+_SHARE = "share = own / batch_size"
+_SUM = "total = {name: total[name] + share * g for name, g in grads.items()}"
+_SUMMED = "with_decay = {name: g + weight_decay * np.asarray(parameters[name])"
+_OWN_MASKS = "masks.rows(rows)"
+
 # Lines of the layers on their own.
 _LENGTHS = "row_lengths = [length] * batch_size if lengths is None else"
 _VALID = "valid = _in_reading_order(x[row : row + 1, :length], cell)"
@@ -199,6 +205,18 @@ MUTANTS: tuple[Mutant, ...] = (
         ('steps = int(state["averaged_steps"]) + 1', 'steps = int(state["averaged_steps"]) + 2'),
     ),
     Mutant("momentum damped", "5.10", _in(_MOMENTUM, "+ direction", "+ (1.0 - optimizer.momentum) * direction")),
+    # Several processes
+    Mutant("processes average their means", "9.1", _in(_SHARE, "/ batch_size", "/ batch_size / processes")),
+    Mutant("processes divide by their own rows", "9.1", _in(_SHARE, "own / batch_size", "1.0")),
+    Mutant(
+        "clip before the sum over processes",
+        "9.1",
+        ("    processes: int,\n", "    processes: int,\n    max_grad_norm: float,\n"),
+        ("self._shares, self.config", "self._shares, max_grad_norm, self.config"),
+        _in(_SUM, "share * g", "share * g * max_grad_norm / max(global_norm(grads), max_grad_norm)"),
+    ),
+    Mutant("every process adds the decay", "9.1", _in(_SUMMED, "+ weight_decay", "+ processes * weight_decay")),
+    Mutant("masks of the first process for all", "9.1", _in(_OWN_MASKS, "rows(rows)", "rows(slice(own))")),
     # Layers on their own
     Mutant("state before a layer ignored", "7.1", _in(_BEFORE, "state is None", "True")),
     Mutant("layers start from one state", "7.1", _in(_BEFORE, "state[number]", "state[0]")),

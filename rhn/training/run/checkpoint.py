@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rhn.backend import Backend, Model, load_backend
 from rhn.checkpoint import Checkpoint, CheckpointError, load_language_model
+from rhn.processes import ALONE, Processes
 from rhn.spec.config import RHNConfig
 from rhn.spec.optimizers import PAPER_SGD, Optimizer
 from rhn.text import one_line
@@ -144,8 +145,10 @@ def build_model(
     options: Options,
     precision: str,
     optimizer: Optimizer = PAPER_SGD,
+    processes: Processes = ALONE,
 ) -> Model:
     """A model that computes as `options` say: in which dtype, where, and what it may do to be faster or smaller."""
+    together = {} if processes == ALONE else {"processes": processes}  # a backend need not know of several
     return backend.build(
         config,
         parameters,
@@ -154,4 +157,5 @@ def build_model(
         optimizer=optimizer,
         precision=precision,
         recompute=options.recompute,
+        **together,
     )

@@ -16,6 +16,7 @@ from rhn.backend import Backend
 from rhn.checkpoint import package_version
 from rhn.files import remove_leftovers, write_atomically
 from rhn.machine import describe_machine
+from rhn.processes import ALONE, Processes
 from rhn.training.console import warnings_kept
 from rhn.training.options import OPTIONS, OptionError, Options, options_from
 
@@ -161,13 +162,14 @@ def make_folder(folder: RunFolder, options: Options) -> None:
         raise _cannot_be_made(options, folder.path, error) from error
 
 
-def describe_environment(backend: Backend) -> dict[str, str]:
+def describe_environment(backend: Backend, processes: Processes = ALONE) -> dict[str, str]:
     """On what a run was made: names and values for its record, in the order in which they are shown."""
     return {
         "backend": backend.name,
         **backend.describe(),
         "recurrent-highway-networks": package_version(),
         **describe_machine(),
+        **({} if processes.shares == 1 else {"batch shared by": processes.shared_by}),
     }
 
 
