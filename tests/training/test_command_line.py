@@ -1,4 +1,8 @@
-"""The command as its user types it, with the reference as backend."""
+"""The command as its user types it, with the reference as backend.
+
+Most tests run it inside their own process, which has everything imported already. What a process of its own is needed
+for (its exit status, signals, pipes, the encoding of a terminal) is tested in one.
+"""
 
 import importlib.util
 import json
@@ -9,11 +13,12 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 import rhn
-from rhn.training.command_line import create_experiment
+from rhn.training.command_line import create_experiment, run
 from rhn.training.console import warn
 from rhn.training.run.folder import RunFolder
 
@@ -31,7 +36,14 @@ PROGRAM = "from rhn.training.command_line import run; run('reference')"
 
 RUN = ["with", *TINY, "run=r"]
 
-CommandLine = Callable[..., subprocess.CompletedProcess[str]]
+
+class Result(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+CommandLine = Callable[..., Result]
 
 
 @pytest.fixture
@@ -42,19 +54,38 @@ def text_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def command_line(tmp_path: Path, text_file: Path) -> CommandLine:
-    """Runs the training command of the reference backend in a folder of its own."""
+def shell(tmp_path: Path, text_file: Path) -> CommandLine:
+    """Runs the training command of the reference backend in a process and a folder of its own."""
 
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", PROGRAM, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120
-        )
+    def call(*words: str) -> Result:
+        program = [sys.executable, "-c", PROGRAM, *words]
+        done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        return Result(done.returncode, done.stdout, done.stderr)
 
-    return run
+    return call
 
 
-def test_train_leaves_a_complete_run_folder(command_line: CommandLine, tmp_path: Path) -> None:
-    result = command_line(*RUN, "data_path=text.txt")
+@pytest.fixture
+def command_line(
+    tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> CommandLine:
+    """Does the same in this process, and ends as Python would end it."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> Result:
+        status: object = 0
+        try:
+            run("reference", words)
+        except SystemExit as end:
+            status = end.code
+        out, err = capsys.readouterr()
+        return Result(status, out, err) if isinstance(status, int) else Result(1, out, f"{err}{status}\n")
+
+    return call
+
+
+def test_train_leaves_a_complete_run_folder(shell: CommandLine, command_line: CommandLine, tmp_path: Path) -> None:
+    result = shell(*RUN, "data_path=text.txt")
     assert result.returncode == 0, result.stderr
     assert "parameters" in result.stdout
     assert "test (batch 1): bits per character" in result.stdout
@@ -83,9 +114,9 @@ def test_train_leaves_a_complete_run_folder(command_line: CommandLine, tmp_path:
     assert f"bits per character {summary['test']['value']:.4g}" in again.stdout, again.stderr
 
 
-def test_the_same_seed_gives_the_same_run(command_line: CommandLine, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        assert command_line("with", *TINY, "data_path=text.txt", "epochs=1", f"run={name}").returncode == 0
+def test_the_same_seed_gives_the_same_run(shell: CommandLine, command_line: CommandLine, tmp_path: Path) -> None:
+    for name, process in {"a": shell, "b": command_line}.items():
+        assert process("with", *TINY, "data_path=text.txt", "epochs=1", f"run={name}").returncode == 0
     a, b = (rhn.load_checkpoint(tmp_path / "runs" / name / "last.safetensors")[0] for name in ("a", "b"))
     assert all((a[name] == b[name]).all() for name in a)
 
@@ -113,6 +144,12 @@ def test_bad_input_gets_one_sentence(command_line: CommandLine, tmp_path: Path, 
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "runs").exists()  # refused before anything is written
+
+
+def test_a_process_ends_with_the_sentence_alone(shell: CommandLine) -> None:
+    result = shell("with", "hidden_size=0")
+    assert result.returncode == 1
+    assert result.stderr == "error: hidden_size=0 is not accepted: expected an integer of at least 1\n"
 
 
 def test_an_existing_run_is_not_overwritten(command_line: CommandLine, tmp_path: Path) -> None:
@@ -202,11 +239,9 @@ def test_an_experiment_runs_from_python(tmp_path: Path, text_file: Path, monkeyp
     assert json.loads((tmp_path / "runs" / "r" / "options.json").read_text())["bptt_length"] == 50  # the recipe's
 
 
-def test_a_terminal_that_knows_ascii_only_ends_no_run(
-    command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_terminal_that_knows_ascii_only_ends_no_run(shell: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    result = command_line(*RUN, "data_path=text.txt")
+    result = shell(*RUN, "data_path=text.txt")
     assert result.returncode == 0, result.stderr
     assert "bits per character" in result.stdout
 

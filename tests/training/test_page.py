@@ -44,7 +44,7 @@ def test_text_is_never_markup() -> None:
     group = {
         "dataset": text,
         "key": line_key([text]),
-        "charts": [line_chart(text, [Line(text, [1, 2], [3.0, 4.0], 0)])],
+        "charts": [line_chart(text, [Line(text, (1, 2), (3.0, 4.0), 0)])],
     }
     html = render("comparison.html.j2", number=1, header=[text], rows=[[text]], notes=[text], groups=[group]).decode()
     assert "<b>" not in html

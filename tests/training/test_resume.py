@@ -1,11 +1,13 @@
 """A run that was cut off anywhere and resumed ends like one that was not: bit for bit."""
 
 import json
+import multiprocessing
+import os
 import random
 import shutil
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,13 @@ import numpy as np
 import pytest
 
 import rhn
+from rhn.training import loop
+from rhn.training.command_line import run as run_command
 from rhn.training.options import DEFAULTS, OptionError, Options
 from rhn.training.run.folder import RunFolder, check_unused
 from rhn.training.train import train as train_model
 
 TEXT = "pack my box with five dozen liquor jugs.\n" * 20
-PROGRAM = "from rhn.training.command_line import run; run('reference')"
-# Writes a checkpoint after every reading of the losses, so that kills also fall into writing.
-EAGER = "import rhn.training.loop; rhn.training.loop.SECONDS_BETWEEN_READINGS = 0.0; "
 OPTIONS = [
     "dataset=text",
     "data_path=text.txt",
@@ -35,20 +36,44 @@ OPTIONS = [
 ]
 
 
-def train(folder: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", EAGER + PROGRAM, "with", *words],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+Train = Callable[..., str]
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    return out
+def start(folder: Path, *words: str) -> BaseProcess:
+    """The training command in a process of its own, which starts with everything imported."""
+
+    def command() -> None:
+        os.chdir(folder)
+        run_command("reference", ["with", *words])
+
+    process = multiprocessing.get_context("fork").Process(target=command)
+    process.start()
+    return process
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Train:
+    """Runs the training command to its end, and gives what it printed."""
+
+    def train_here(folder: Path, *words: str) -> str:
+        monkeypatch.chdir(folder)
+        run_command("reference", ["with", *words])
+        return capsys.readouterr().out
+
+    return train_here
+
+
+@pytest.fixture
+def refusal(train: Train) -> Train:
+    """Runs the training command, which must refuse its options, and gives its sentence."""
+
+    def refused(folder: Path, *words: str) -> str:
+        with pytest.raises(SystemExit) as end:
+            train(folder, *words)
+        assert isinstance(end.value.code, str)  # Python prints it, and the exit status is 1
+        return end.value.code
+
+    return refused
 
 
 def assert_same_end(folder: Path, a: str, b: str) -> None:
@@ -106,63 +131,65 @@ def test_stopping_by_max_steps_and_resuming_changes_nothing(tmp_path: Path, opti
     assert_same_end(tmp_path, "whole", "parts")
 
 
-def test_killed_at_random_moments_and_resumed(folder: Path) -> None:
+def test_killed_at_random_moments_and_resumed(folder: Path, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """At least 20 kills; most fall into training or into a checkpoint's write, which here follows every step."""
-    finish(train(folder, *OPTIONS, "epochs=8", "drop_h=0.25", "run=whole"))
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_READINGS", 0.0)
+    train(folder, *OPTIONS, "epochs=8", "drop_h=0.25", "run=whole")
     moments = random.Random(1)
-    process = train(folder, *OPTIONS, "epochs=8", "drop_h=0.25", "run=killed")
+    process = start(folder, *OPTIONS, "epochs=8", "drop_h=0.25", "run=killed")
     run_folder = folder / "runs" / "killed"
     kills = 0
     while kills < 20:
         _wait_for_a_new_checkpoint(run_folder, process)
         time.sleep(moments.uniform(0.0, 0.08))
-        if process.poll() is not None:
+        if process.exitcode is not None:
             break  # finished: too late for a kill
         process.kill()
-        process.communicate()
+        process.join()
         kills += 1
-        process = train(folder, "resume=runs/killed")
-    finish(process)
+        process = start(folder, "resume=runs/killed")
+    process.join(timeout=120)
+    assert process.exitcode == 0
     assert kills == 20
     assert_same_end(folder, "whole", "killed")
 
 
-def _wait_for_a_new_checkpoint(run_folder: Path, process: subprocess.Popen[str]) -> None:
+def _wait_for_a_new_checkpoint(run_folder: Path, process: BaseProcess) -> None:
     path = run_folder / "last.safetensors"
     before = path.stat().st_mtime_ns if path.exists() else 0
-    while process.poll() is None and not (path.exists() and path.stat().st_mtime_ns != before):
+    while process.exitcode is None and not (path.exists() and path.stat().st_mtime_ns != before):
         time.sleep(0.005)
 
 
-def test_resuming_can_lift_what_stopped_the_run(folder: Path) -> None:
+def test_resuming_can_lift_what_stopped_the_run(folder: Path, train: Train) -> None:
     """Also by giving an option its default, which is not the run's."""
-    assert "max_steps=20: stopped" in finish(train(folder, *OPTIONS, "epochs=2", "max_steps=20", "run=limited"))
-    assert "max_steps=20: stopped at step 20" in finish(train(folder, "resume=runs/limited"))
-    assert "best epoch" in finish(train(folder, "resume=runs/limited", "max_steps=None"))
+    assert "max_steps=20: stopped" in train(folder, *OPTIONS, "epochs=2", "max_steps=20", "run=limited")
+    assert "max_steps=20: stopped at step 20" in train(folder, "resume=runs/limited")
+    assert "best epoch" in train(folder, "resume=runs/limited", "max_steps=None")
 
 
-def test_early_stopping(folder: Path) -> None:
-    out = finish(train(folder, *OPTIONS, "epochs=50", "patience=2", "learning_rate=1e-300", "run=early"))
+def test_early_stopping(folder: Path, train: Train) -> None:
+    out = train(folder, *OPTIONS, "epochs=50", "patience=2", "learning_rate=1e-300", "run=early")
     assert "epoch 3/50" in out  # the first epoch is the best, and two more bring nothing
     assert "epoch 4/50" not in out
 
 
-def test_max_minutes(folder: Path) -> None:
-    out = finish(train(folder, *OPTIONS, "epochs=100000", "max_minutes=0.01", "run=minutes"))
+def test_max_minutes(folder: Path, train: Train) -> None:
+    out = train(folder, *OPTIONS, "epochs=100000", "max_minutes=0.01", "run=minutes")
     assert "max_minutes=0.01: stopped at step" in out
 
 
-def test_resume_needs_a_run(folder: Path) -> None:
-    process = train(folder, "resume=nowhere")
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
+def test_resume_needs_a_run(folder: Path, refusal: Train) -> None:
+    err = refusal(folder, "resume=nowhere")
     assert "resume='nowhere' is not accepted: expected the folder of a run" in err
 
 
 @pytest.fixture(scope="module")
 def stopped(folder: Path) -> Path:
     """A run that was stopped in its first epoch."""
-    finish(train(folder, *OPTIONS, "run=stopped", "max_steps=5", "epochs=2"))
+    process = start(folder, *OPTIONS, "run=stopped", "max_steps=5", "epochs=2")
+    process.join(timeout=60)
+    assert process.exitcode == 0
     return folder / "runs" / "stopped"
 
 
@@ -176,45 +203,41 @@ def stopped(folder: Path) -> Path:
         ("run=other", "run='other' is not accepted with resume"),
     ],
 )
-def test_another_run_is_no_resumption(folder: Path, stopped: Path, word: str, message: str) -> None:
-    process = train(folder, "resume=runs/stopped", word)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
+def test_another_run_is_no_resumption(folder: Path, stopped: Path, word: str, message: str, refusal: Train) -> None:
+    err = refusal(folder, "resume=runs/stopped", word)
     assert message in err
 
 
 @pytest.mark.parametrize("text", [TEXT[::-1], TEXT.replace("e", "é")], ids=["reversed", "other symbols"])
-def test_other_data_are_no_resumption(folder: Path, stopped: Path, text: str) -> None:
+def test_other_data_are_no_resumption(folder: Path, stopped: Path, text: str, refusal: Train) -> None:
     (folder / "text.txt").write_text(text)
     try:
-        process = train(folder, "resume=runs/stopped")
-        _, err = process.communicate(timeout=60)
+        err = refusal(folder, "resume=runs/stopped")
     finally:
         (folder / "text.txt").write_text(TEXT)
-    assert process.returncode == 1
     assert "was trained on other" in err
 
 
-def test_changed_options_are_kept_and_recorded(tmp_path: Path) -> None:
+def test_changed_options_are_kept_and_recorded(tmp_path: Path, train: Train) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
-    finish(train(tmp_path, *OPTIONS, "run=r", "max_steps=5", "epochs=1"))
-    finish(train(tmp_path, "resume=runs/r", "learning_rate=0.05", "max_steps=9"))
+    train(tmp_path, *OPTIONS, "run=r", "max_steps=5", "epochs=1")
+    train(tmp_path, "resume=runs/r", "learning_rate=0.05", "max_steps=9")
     options = json.loads((tmp_path / "runs" / "r" / "options.json").read_text())
     assert (options["learning_rate"], options["max_steps"]) == (0.05, 9)
     changes = json.loads((tmp_path / "runs" / "r" / "changes.json").read_text())
     assert {"step": 5, "option": "learning_rate", "before": 0.2, "after": 0.05} in changes
-    finish(train(tmp_path, "resume=runs/r", "max_steps=None"))
+    train(tmp_path, "resume=runs/r", "max_steps=None")
     metadata = rhn.load_checkpoint(tmp_path / "runs" / "r" / "last.safetensors")[1]
     assert metadata["options"]["learning_rate"] == 0.05  # not forgotten
     assert "learning_rate" in (tmp_path / "runs" / "r" / "report.html").read_text()
 
 
-def test_a_folder_has_one_writer(folder: Path, stopped: Path) -> None:
+def test_a_folder_has_one_writer(folder: Path, stopped: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with RunFolder(stopped).locked():
-        process = train(folder, "resume=runs/stopped")
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "is in use: another process trains there" in err
+        process = start(folder, "resume=runs/stopped")
+        process.join(timeout=60)
+    assert process.exitcode == 1
+    assert "is in use: another process trains there" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"hidden_size": "x"}'])
@@ -225,29 +248,29 @@ def test_damaged_options_get_a_sentence(tmp_path: Path, content: str) -> None:
         RunFolder(tmp_path / "r").read_options()
 
 
-def test_a_damaged_checkpoint_says_what_can_be_done(folder: Path, stopped: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_says_what_can_be_done(
+    folder: Path, stopped: Path, tmp_path: Path, refusal: Train
+) -> None:
     shutil.copytree(stopped, tmp_path / "r")
     (tmp_path / "r" / "last.safetensors").write_bytes(b"")
-    process = train(folder, f"resume={tmp_path / 'r'}")
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
+    err = refusal(folder, f"resume={tmp_path / 'r'}")
     assert f"remove {tmp_path / 'r' / 'last.safetensors'} to start the run again" in err
 
 
-def test_the_reference_resumes_in_float32_too(tmp_path: Path) -> None:
+def test_the_reference_resumes_in_float32_too(tmp_path: Path, train: Train) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
     options = [word for word in OPTIONS if not word.startswith("dtype")]
-    finish(train(tmp_path, *options, "run=whole", "epochs=2"))
-    finish(train(tmp_path, *options, "run=cut", "max_steps=7", "epochs=2"))
-    finish(train(tmp_path, "resume=runs/cut", "max_steps=None"))
+    train(tmp_path, *options, "run=whole", "epochs=2")
+    train(tmp_path, *options, "run=cut", "max_steps=7", "epochs=2")
+    train(tmp_path, "resume=runs/cut", "max_steps=None")
     assert_same_end(tmp_path, "whole", "cut")
 
 
-def test_a_run_is_continued_from_any_folder(tmp_path: Path) -> None:
+def test_a_run_is_continued_from_any_folder(tmp_path: Path, train: Train) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
     (tmp_path / "elsewhere").mkdir()
-    finish(train(tmp_path, *OPTIONS, "run=r", "epochs=1", "max_steps=3"))
-    finish(train(tmp_path / "elsewhere", "resume=../runs/r", "max_steps=5"))
+    train(tmp_path, *OPTIONS, "run=r", "epochs=1", "max_steps=3")
+    train(tmp_path / "elsewhere", "resume=../runs/r", "max_steps=5")
 
 
 def test_a_folder_that_was_trained_in_meanwhile_is_not_trained_in_again(tmp_path: Path) -> None:
@@ -261,13 +284,13 @@ def test_a_folder_that_was_trained_in_meanwhile_is_not_trained_in_again(tmp_path
 @pytest.mark.parametrize(
     "change", [{"window": 10**6, "step": 10**6}, {"history": [{}]}, {"epoch": 1}, {"loss_sum": "a"}, {"more": 1}]
 )
-def test_a_place_that_is_none_is_refused(folder: Path, stopped: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_place_that_is_none_is_refused(
+    folder: Path, stopped: Path, tmp_path: Path, change: dict[str, Any], refusal: Train
+) -> None:
     shutil.copytree(stopped, tmp_path / "r")
     file = tmp_path / "r" / "last.safetensors"
     arrays, metadata = rhn.load_checkpoint(file)
     rhn.save_checkpoint(file, arrays, {**metadata, "progress": {**metadata["progress"], **change}})
-    process = train(folder, f"resume={tmp_path / 'r'}")
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
+    err = refusal(folder, f"resume={tmp_path / 'r'}")
     assert err.startswith(f"error: {file} ")
-    assert err.count("\n") == 1
+    assert "\n" not in err

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from markupsafe import Markup
@@ -33,8 +34,8 @@ class Line:
     """One line of a chart: `values` over `epochs`, drawn in the style number `style`; see `line_style`."""
 
     label: str
-    epochs: Sequence[int]
-    values: Sequence[float]
+    epochs: tuple[int, ...]
+    values: tuple[float, ...]
     style: int
 
 
@@ -70,6 +71,11 @@ def line_chart(title: str, lines: Sequence[Line]) -> Chart:
 
     Values that spread over more than a factor of four, as perplexities do, get a logarithmic axis.
     """
+    return Chart(title, _drawing(title, tuple(lines)))
+
+
+@lru_cache(maxsize=16)  # the page at the end of a run shows the charts of the page before it once more
+def _drawing(title: str, lines: tuple[Line, ...]) -> Markup:
     from matplotlib import rc_context
     from matplotlib.figure import Figure  # without pyplot: no display and no global state
     from matplotlib.ticker import MaxNLocator
@@ -92,7 +98,7 @@ def line_chart(title: str, lines: Sequence[Line]) -> Chart:
         drawing = io.StringIO()
         no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(drawing, format="svg", transparent=True, metadata=no_metadata)
-    return Chart(title, _for_a_page(drawing.getvalue(), _in_words(title, lines)))
+    return _for_a_page(drawing.getvalue(), _in_words(title, lines))
 
 
 def _scale(axes: Any, values: Sequence[float]) -> None:

@@ -100,7 +100,12 @@ def _curves(dataset: str, unit: str, runs: Sequence[RunRecord]) -> dict[str, Any
     drawn = []
     for title, value in _CHARTS.items():
         lines = [
-            Line(run.name, [row["epoch"] for row in run.history], [value(run, row) for row in run.history], style)
+            Line(
+                run.name,
+                tuple(row["epoch"] for row in run.history),
+                tuple(value(run, row) for row in run.history),
+                style,
+            )
             for style, run in enumerate(runs)
         ]
         drawn.append(line_chart(f"{dataset}: {title.format(unit=unit)}", lines))

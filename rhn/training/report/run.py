@@ -116,13 +116,13 @@ def _charts(run: RunRecord) -> list[Chart]:
     """The scores in one chart, every other metric in one of its own; none before the first epoch has ended."""
     if not run.history:
         return []
-    epochs = [row["epoch"] for row in run.history]
+    epochs = tuple(row["epoch"] for row in run.history)
     scores = [
-        Line(label, epochs, [run.in_units(row[name]) for row in run.history], style)
+        Line(label, epochs, tuple(run.in_units(row[name]) for row in run.history), style)
         for style, (label, name) in enumerate(_PARTS.items())
     ]
     others = [
-        line_chart(title, [Line(title, epochs, [row[name] for row in run.history], 0)])
+        line_chart(title, [Line(title, epochs, tuple(row[name] for row in run.history), 0)])
         for name, title in _SINGLE.items()
     ]
     return [line_chart(run.unit, scores), *others]
