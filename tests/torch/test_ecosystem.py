@@ -411,6 +411,21 @@ def test_compiled_without_gradients():
     torch._dynamo.reset()
 
 
+@pytest.mark.parametrize("recurrence", ["fast", "recompute"])
+def test_compiled_with_an_update_mask(recurrence):
+    torch._dynamo.reset()
+    layer = make_layer(recurrence=recurrence)
+    masks = rhn.VariationalMasks(update=[torch.randint(0, 2, (B, H), generator=torch.Generator().manual_seed(1)) * 2.0])
+    results = []
+    for function in (layer, torch.compile(layer, backend="aot_eager", fullgraph=True)):
+        output, _ = function(X, masks=masks)
+        results.append([output, *torch.autograd.grad(output.square().sum(), list(layer.parameters()))])
+    assert not torch.equal(results[0][0], layer(X)[0])
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, **EXACT)
+    torch._dynamo.reset()
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("options", LAYERS, ids=str)
 @pytest.mark.parametrize("grad", [False, True])

@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+from functools import partial
 from importlib.util import find_spec
 
 import pytest
@@ -92,6 +93,16 @@ def test_factors_are_rounded_under_autocast():
     assert not torch.equal(rounded[0], exact[0])
     assert all(tensor.dtype == torch.float32 for tensor in rounded)
     assert_close(rounded, expected, tolerance=2e-3)
+
+
+def test_with_an_update_mask_it_is_the_fast_recurrence():
+    inputs = make_inputs()
+    update_mask = 2 * (torch.rand(inputs[1].shape, generator=torch.Generator().manual_seed(2)) < 0.5).float().to(DEVICE)
+    triton, fast = (
+        outputs_and_gradients(partial(recurrence, update_mask=update_mask), inputs)
+        for recurrence in (triton_recurrence, fast_recurrence)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(triton, fast, strict=True))
 
 
 def test_second_derivative_names_the_way_out():

@@ -18,7 +18,7 @@ def checkpoint(tmp_path: Path) -> Path:
     """A model of characters that was never trained, with lively weights, as a run would have saved it."""
     (tmp_path / "text.txt").write_text(TEXT)
     vocabulary = load_corpus("text", str(tmp_path / "text.txt")).vocabulary
-    config = rhn.RHNConfig(vocab_size=len(vocabulary), hidden_size=4, recurrence_depth=2, tie_weights=False)
+    config = rhn.RHNConfig(vocab_size=len(vocabulary), hidden_size=4, recurrence_depth=2, embedding_size=3)
     options = {"dataset": "text", "data_path": str(tmp_path / "text.txt"), "dtype": "float64", "progress": False}
     rhn.save_checkpoint(
         tmp_path / "model.safetensors",
