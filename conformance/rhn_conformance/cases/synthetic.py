@@ -21,7 +21,6 @@ from rhn_conformance.cases.numbers import Description, make_inputs
 from rhn_conformance.checks import checks_of
 
 ALL_MASKS = DropRates(drop_embedding=0.3, drop_input=0.4, drop_state=0.3, drop_output=0.5)
-WITH_UPDATE = ALL_MASKS._replace(drop_update=0.4)
 CLIPPED = 0.5  # a gradient norm that every case exceeds, and every case stays below `Description.max_grad_norm`
 DECAY = 0.05  # so large that a mistake with it shows
 
@@ -122,33 +121,30 @@ def _growing_cases() -> list[Description]:
 
 
 def _cases_beyond_the_paper(plain: Description, with_all_masks: Description) -> list[Description]:
-    separate = {"share_gate_masks": False}
+    """The update mask alone; then all at once, in few cases: each is a program to compile."""
+    everything = replace(
+        with_all_masks,
+        name="beyond-the-paper",
+        clauses=("1.1", "2.10", "4.9", "4.10", "4.11"),
+        config=_config(tie_weights=True, share_gate_masks=False),
+        rates=ALL_MASKS._replace(drop_update=0.4),
+        time_masks=True,
+        reset_probability=0.5,
+        weight_decay=DECAY,
+    )
+    wider = _config(
+        embedding_size=9,
+        tie_weights=True,
+        couple_gates=False,
+        num_layers=2,
+        share_gate_masks=False,
+        activation="sigmoid",
+    )
     return [
         replace(plain, name="mask-update", clauses=("4.9",), rates=DropRates(drop_update=0.5)),
+        everything,
         replace(
-            with_all_masks,
-            name="masks-per-time-step",
-            clauses=("4.10", "4.11"),
-            config=_config(**separate),
-            rates=WITH_UPDATE,
-            time_masks=True,
-            reset_probability=0.5,
-        ),
-        replace(
-            with_all_masks,
-            name="projection",
-            clauses=("1.1", "2.10"),
-            config=_config(tie_weights=True),
-            rates=WITH_UPDATE,
-            weight_decay=DECAY,
-        ),
-        replace(
-            with_all_masks,
-            name="recompute-mask-update",
-            clauses=("4.9", "6.3"),
-            config=_config(embedding_size=9, tie_weights=True, couple_gates=False, num_layers=2, **separate),
-            rates=WITH_UPDATE,
-            recompute=True,
+            everything, name="beyond-the-paper-recompute", clauses=("2.10", "4.9", "6.3"), config=wider, recompute=True
         ),
     ]
 
