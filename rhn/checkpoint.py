@@ -181,7 +181,7 @@ def _check_training_state(config: RHNConfig, checkpoint: Checkpoint) -> None:
         if f"{_OPTIMIZER}{name}" in _COUNTERS:
             if value.shape != () or value.dtype.kind not in "iuf" or not 0 <= value < 2**53 or value % 1:
                 raise ValueError(f"{name} is no number of steps")
-        elif kind in ("mean", "square", "average") and parameter:
+        elif kind in ("mean", "square", "average", "momentum") and parameter:
             remembered.setdefault(kind, {})[parameter] = value
         else:
             raise ValueError(f"an optimiser remembers no {name}")

@@ -11,6 +11,9 @@ from rhn.training.option import COMMANDS, Option
 from rhn.training.options import OPTIONS, OptionError, options_of
 from rhn.training.paper import paper_result
 from rhn.training.recipes import RECIPES
+from rhn.training.score import UNITS
+from rhn.training.tuned import PUBLISHED, TUNED
+from rhn_datasets import CORPORA
 
 _WIDTH = 110
 
@@ -101,16 +104,27 @@ def recipes() -> str:
 
 
 def describe_recipe(name: str) -> str:
-    """One line on a recipe: what it trains, and what the paper reports for it."""
+    """One line on a recipe: what it trains, and what the paper, or who else, reports for it."""
     recipe = RECIPES[name]
     if name == "demo":
         return "two minutes on two cores: the language reference that every Python carries, without a download"
     units, depth = recipe["hidden_size"], recipe["recurrence_depth"]
+    if name in TUNED:
+        return f"{recipe['dataset']}, depth {depth}, {units} units{_published(name)}"
     row = paper_result({**{option.name: option.default for option in OPTIONS.values()}, **recipe})
     result = (
         "" if row is None else f"; the paper: {row.printed('test')} {row.unit}, {row.parameters / 1e6:.1f} M parameters"
     )
     return f"{recipe['dataset']}, depth {depth}, {units} units{result}"
+
+
+def _published(recipe: str) -> str:
+    """What others report for it, or for something like it."""
+    if recipe not in PUBLISHED:
+        return ""
+    row, kind = PUBLISHED[recipe], CORPORA[RECIPES[recipe]["dataset"]]
+    remark = f", {row.remark}" if row.remark else ""
+    return f"; {row.source}{remark}: {row.test:g} {UNITS[kind.levels[0]]}"
 
 
 def configuration(values: Mapping[str, Any], changed: Collection[str]) -> str:

@@ -52,7 +52,7 @@ class Run(Protocol):
         ...
 
     def note_epoch(self, row: dict[str, Any]) -> None:
-        """An epoch has been finished; the row is the newest of `Progress.history`."""
+        """There was a check, after an epoch or within one; the row is the newest of `Progress.history`."""
         ...
 
     def stop_requested(self) -> bool:
@@ -65,7 +65,7 @@ class Trainer:
 
     Args:
         model: to be trained, in place.
-        corpus: its training part is learned, the other two are scored after every epoch, batched.
+        corpus: its training part is learned, the other two are scored at every check, batched.
         plan: how.
         progress: where the run stands; a fresh one for a new run. Changed in place.
         run: is told what happens.
@@ -110,7 +110,11 @@ class Trainer:
             if reason := self._train_epoch():
                 self._save_last()
                 return reason
-            self._finish_epoch()
+            is_over = self.progress.window == len(self.windows)
+            if self._check_is_due():
+                self._check(is_over)
+            elif is_over:
+                self._start_epoch()
         return reason
 
     def _reason_to_finish(self) -> str:
@@ -133,15 +137,23 @@ class Trainer:
             return "max_steps"
         return "max_minutes" if is_late else ""
 
+    def _check_is_due(self) -> bool:
+        """Whether to score the model here: after every epoch, or every `evaluate_steps` steps and after the last."""
+        p, every = self.progress, self.plan.options.evaluate_steps
+        is_over = p.window == len(self.windows)
+        if every is None or (is_over and p.epoch + 1 == self.plan.options.epochs):
+            return is_over
+        return p.steps_since_check > 0 and p.step % every == 0
+
     def _train_epoch(self) -> str:
-        """Train to the epoch's end, or to a reason to pause, which is returned."""
+        """Train to the epoch's end, to the next check, or to a reason to pause, which is returned."""
         p, o = self.progress, self.plan.options
         learning_rate = self.plan.learning_rate(p.epoch, p.valid_scores)
         last_reading = last_save = time.monotonic()
         reason = ""
         with self._shown_progress() as shown, closing(self._prepared_windows()) as prepared:
             for inputs, targets, masks in prepared:
-                if reason := self._reason_to_pause():
+                if self._check_is_due() or (reason := self._reason_to_pause()):
                     break
                 loss, self.state = self.model.train_step(
                     inputs, targets, self.state, masks, learning_rate, o.weight_decay, o.max_grad_norm
@@ -167,15 +179,20 @@ class Trainer:
             p.seconds += time.monotonic() - last_reading
         return reason
 
-    def _finish_epoch(self) -> None:
-        """Score, save, and make ready for the next epoch."""
+    def _start_epoch(self) -> None:
+        """The stream starts anew."""
+        self.progress.epoch, self.progress.window = self.progress.epoch + 1, 0
+        self.state = self._zero_state()
+
+    def _check(self, epoch_is_over: bool) -> None:
+        """Score, save, and make ready for what follows."""
         p, o = self.progress, self.plan.options
-        steps, window_tokens = len(self.windows), o.batch_size * o.bptt_length
+        steps, window_tokens = p.steps_since_check, o.batch_size * o.bptt_length
         train_nats = p.loss_sum / (steps * o.bptt_length)
         if train_nats > self._hopeless_loss:
             raise DivergedError(
-                f"mean loss {train_nats:.3g} nats per token in epoch {p.epoch + 1}, more than {HOPELESS:g} times the"
-                " loss of guessing"
+                f"mean loss {train_nats:.3g} nats per token at step {p.step} in epoch {p.epoch + 1}, more than"
+                f" {HOPELESS:g} times the loss of guessing"
             )
         with self._averaged_weights():
             valid, test = (
@@ -196,10 +213,12 @@ class Trainer:
                 "seconds": p.seconds,
                 "waiting_seconds": p.waiting_seconds,
             }
+            if o.evaluate_steps is not None:
+                row["epochs_done"] = p.epoch + p.window / len(self.windows)
             p.history.append(row)
-            p.epoch, p.window, p.loss_sum, p.norm_sum = p.epoch + 1, 0, 0.0, 0.0
-            p.seconds = p.waiting_seconds = 0.0
-            self.state = self._zero_state()  # the stream starts anew
+            p.loss_sum = p.norm_sum = p.seconds = p.waiting_seconds = 0.0
+            if epoch_is_over:
+                self._start_epoch()
             if epochs_since_best(p.valid_scores) == 0:
                 self.run.save_best(Checkpoint(self.model.parameters()))
         if o.average_after is not None and averaging_is_due(p.valid_scores, o.average_after):
@@ -243,8 +262,8 @@ class Trainer:
             p.norm_sum += norm
         shown.update(len(self._unread) * o.batch_size * o.bptt_length)
         self._unread.clear()
-        if p.window:
-            value = in_units(p.loss_sum / (p.window * o.bptt_length), self.corpus.level)
+        if p.steps_since_check:
+            value = in_units(p.loss_sum / (p.steps_since_check * o.bptt_length), self.corpus.level)
             shown.note(f"{UNITS[self.corpus.level]} {value:.4g}")
 
     def _warn_once(self, text: str) -> None:

@@ -107,11 +107,14 @@ class Options:
     schedule: str = _training("exponential", one_of(*SCHEDULES), "how the rate changes; exponential is the paper's")
     lr_decay: float = _training(1.02, number(), "the rate is divided by this every epoch, or at every plateau")
     decay_after: int = _training(20, integer(0), "the first decayed epoch, counted from 0", "max_epoch")
-    plateau_patience: int = _training(3, integer(), "epochs without a better validation score that make a plateau")
+    evaluate_steps: int | None = _training(
+        None, either(integer(), None), "check validation every so many steps; None: after every epoch", may_change=False
+    )
+    plateau_patience: int = _training(3, integer(), "checks without a better validation score that make a plateau")
     average_after: int | None = _training(
         None,
         either(integer(), None),
-        "NT-ASGD: average the weights once validation is worse than that many epochs ago",
+        "NT-ASGD: average the weights once validation is worse than that many checks ago",
     )
     weight_decay: float = _training(1e-7, number(zero=True), "adds 0.5 * weight_decay * |parameters|^2 to the loss")
     decoupled_weight_decay: bool = _training(
@@ -172,7 +175,7 @@ class Options:
     )
     max_minutes: float | None = _run(None, either(number(), None), "stop after so many minutes, ready to resume")
     patience: int | None = _run(
-        None, either(integer(), None), "stop after so many epochs without a better validation score"
+        None, either(integer(), None), "stop after so many checks without a better validation score"
     )
     checkpoint_minutes: float = _run(10.0, number(), "how often to save within an epoch")
     preflight: bool = _run(True, flag(), "before training, prove on a dozen small cases that the backend is right")

@@ -1,4 +1,5 @@
-"""Named configurations: the experiments of the paper, and a demonstration. Each is only what differs from the defaults.
+"""Named configurations: the experiments of the paper, a demonstration, and those of `rhn.training.tuned`. Each is only
+what differs from the defaults.
 
 The defaults (`experiment.defaults`) are the settings that all rows of the paper's Penn Treebank tables share.
 """
@@ -6,6 +7,8 @@ The defaults (`experiment.defaults`) are the settings that all rows of the paper
 from __future__ import annotations
 
 from typing import Any
+
+from rhn.training.tuned import TUNED
 
 # Learns real text within two minutes on two CPU cores, and needs no download.
 DEMO: dict[str, Any] = {
@@ -81,4 +84,5 @@ RECIPES: dict[str, dict[str, Any]] = {
     "enwik8_sota": {**ENWIK8, "recurrence_depth": 10, "hidden_size": 1500},  # test 1.27
     "text8_depth10": {**TEXT8, "recurrence_depth": 10, "hidden_size": 1000, "bptt_length": 100},  # test 1.29
     "text8_sota": {**TEXT8, "recurrence_depth": 10, "hidden_size": 1500},  # test 1.27
+    **TUNED,
 }

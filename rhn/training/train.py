@@ -149,10 +149,11 @@ def _finish(
     """Score the best checkpoint at batch 1 and save the scores; then a sample and the report, each on its own."""
     o = plan.options
     best = TrainedModel.read(folder.best)
-    best_epoch = progress_of(best, folder.best).epoch
+    best_row = progress_of(best, folder.best).history[-1]
+    best_epoch = best_row["epoch"]
     precision = plan.precision(training=False, device=o.device or "cpu")
     model = build_model(backend, config, best.checkpoint.parameters, o, precision)
-    say(f"best epoch: {best_epoch}")
+    say(f"best epoch: {best_epoch}" + ("" if o.evaluate_steps is None else f", step {best_row['step']}"))
     scores = score_full_streams(model, corpus, o.progress)
     paper = paper_result(vars(o))
     if paper is not None:

@@ -53,7 +53,7 @@ def test_an_entry_of_another_kind_is_refused_or_as_good(name: str, value: Any) -
     except ValueError:
         return
     assert progress.step >= progress.window >= 0
-    assert len(progress.history) == progress.epoch
+    assert all(row["epoch"] <= progress.epoch + 1 and row["step"] <= progress.step for row in progress.history)
 
 
 @given(st.sampled_from(sorted(ROW)), JSON)

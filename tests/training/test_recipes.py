@@ -3,16 +3,31 @@
 import pytest
 
 import rhn
+from rhn.training.help import describe_recipe
 from rhn.training.option import COMMANDS
 from rhn.training.options import DEFAULTS, OPTIONS, pick
 from rhn.training.paper import PAPER_ROWS, PaperRow, paper_result
+from rhn.training.plan import Plan
 from rhn.training.recipes import RECIPES
+from rhn.training.tuned import PUBLISHED, TUNED
 from rhn.training.words import read_words
 from rhn_datasets import CORPORA
 
 VOCABULARY = {"ptb": 10_000, "enwik8": 205, "text8": 27}
 
-OF_THE_PAPER = [name for name in RECIPES if name != "demo"]
+OF_THE_PAPER = [name for name in RECIPES if name != "demo" and name not in TUNED]
+# Of the recipes beyond the paper: the vocabulary, and the number of parameters.
+SIZES = {
+    "ptb_ntasgd": (10_000, 23_482_400),
+    "ptb_melis_10m": (10_000, 9_996_612),
+    "ptb_melis_24m": (10_000, 23_997_558),
+    "ptb_melis_24m_update": (10_000, 23_997_558),
+    "wikitext2_melis_24m": (33_278, 23_960_470),
+    "enwik8_melis_27m": (205, 26_642_230),
+    "ptb_char": (50, 2_896_350),
+    "ptb_cpu": (10_000, 8_280_848),
+    "shakespeare": (65, 2_729_601),
+}
 
 
 def options_of(name: str) -> dict:
@@ -26,6 +41,15 @@ def test_a_recipe_has_the_parameters_that_the_paper_prints(name: str) -> None:
     row = paper_result(options)
     assert row is not None
     assert abs(rhn.parameter_count(config) - row.parameters) < 1000
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_a_recipe_beyond_the_paper_has_its_size(name: str) -> None:
+    vocab_size, parameters = SIZES[name]
+    plan = Plan.from_options(options_of(name))
+    assert rhn.parameter_count(plan.architecture(vocab_size)) == parameters
+    published = PUBLISHED.get(name)
+    assert (f"{published.source}" in describe_recipe(name)) if published else (";" not in describe_recipe(name))
 
 
 def test_every_row_of_the_paper_has_a_recipe() -> None:

@@ -104,8 +104,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"optimizer": "adam", "learning_rate": 0.01}, {"average_after": 1, "learning_rate": 0.5}, {"drop_state": 0.5}],
-    ids=["sgd", "adam", "averaging", "dropout"],
+    [
+        {},
+        {"optimizer": "adam", "learning_rate": 0.01},
+        {"average_after": 1, "learning_rate": 0.5},
+        {"drop_state": 0.5},
+        {"evaluate_steps": 30, "schedule": "plateau", "average_after": 1, "momentum": 0.8, "learning_rate": 0.02},
+    ],
+    ids=["sgd", "adam", "averaging", "dropout", "checks"],
 )
 def test_stopping_by_max_steps_and_resuming_changes_nothing(tmp_path: Path, options: dict[str, Any]) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
@@ -170,6 +176,21 @@ def test_resuming_can_lift_what_stopped_the_run(folder: Path, train: Train) -> N
     assert "max_steps=20: stopped" in train(folder, *OPTIONS, "epochs=2", "max_steps=20", "run=limited")
     assert "max_steps=20: stopped at step 20" in train(folder, "resume=runs/limited")
     assert "best epoch" in train(folder, "resume=runs/limited", "max_steps=None")
+
+
+def test_checks_within_an_epoch(folder: Path, train: Train) -> None:
+    """Every 50 steps, whatever the epoch, and after the last step; patience counts them."""
+    train(folder, *OPTIONS, "epochs=2", "evaluate_steps=50", "run=checks")
+    rows = [json.loads(line) for line in (folder / "runs" / "checks" / "metrics.jsonl").read_text().splitlines()]
+    steps_of_an_epoch = rows[-1]["step"] // 2
+    assert [row["step"] for row in rows] == [50, 100, 2 * steps_of_an_epoch]
+    assert [row["epoch"] for row in rows] == [1, 2, 2]
+    assert [row["epochs_done"] for row in rows] == [50 / steps_of_an_epoch, 100 / steps_of_an_epoch, 2.0]
+    words = ["epochs=50", "evaluate_steps=20", "patience=2", "learning_rate=1e-300", "run=early_checks"]
+    train(folder, *OPTIONS, *words)
+    rows = [json.loads(line) for line in (folder / "runs" / "early_checks" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [20, 40, 60]
+    assert "best epoch" in (folder / "runs" / "early_checks" / "report.html").read_text()
 
 
 def test_early_stopping(folder: Path, train: Train) -> None:

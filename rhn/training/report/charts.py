@@ -34,7 +34,7 @@ class Line:
     """One line of a chart: `values` over `epochs`, drawn in the style number `style`; see `line_style`."""
 
     label: str
-    epochs: tuple[int, ...]
+    epochs: tuple[float, ...]
     values: tuple[float, ...]
     style: int
 

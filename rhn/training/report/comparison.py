@@ -48,7 +48,7 @@ _COLUMNS: dict[str, Callable[[RunRecord], str]] = {
     "depth": _option("recurrence_depth"),
     "units": _option("hidden_size"),
     "tied": _option("tie_weights"),
-    "epochs": lambda run: str(len(run.history)),
+    "epochs": lambda run: f"{run.epochs[-1]:.4g}" if run.history else "0",
     "tokens/s": lambda run: f"{run.tokens_per_second:,.0f}" if run.tokens_per_second else _ABSENT,
     "device": _environment("device"),
 }
@@ -100,12 +100,7 @@ def _curves(dataset: str, unit: str, runs: Sequence[RunRecord]) -> dict[str, Any
     drawn = []
     for title, value in _CHARTS.items():
         lines = [
-            Line(
-                run.name,
-                tuple(row["epoch"] for row in run.history),
-                tuple(value(run, row) for row in run.history),
-                style,
-            )
+            Line(run.name, run.epochs, tuple(value(run, row) for row in run.history), style)
             for style, run in enumerate(runs)
         ]
         drawn.append(line_chart(f"{dataset}: {title.format(unit=unit)}", lines))

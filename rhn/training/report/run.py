@@ -63,8 +63,8 @@ def _subtitle(run: RunRecord) -> str:
 def _unfinished(run: RunRecord) -> list[str]:
     if run.finished:
         return []
-    done = len(run.history)
-    epochs = f"{done} of {run.options['epochs']}" if "epochs" in run.options else str(done)
+    done = f"{run.epochs[-1]:.4g}" if run.history else "0"
+    epochs = f"{done} of {run.options['epochs']}" if "epochs" in run.options else done
     state = f"This run has not finished; epochs done: {epochs}."
     if run.history:
         state += " Its scores are batched, after the best epoch so far; they are not final."
@@ -86,7 +86,8 @@ def _final_figures(run: RunRecord) -> list[tuple[str, str, str]]:
         if run.summary["order_two_baseline"] is not None:
             found.append(("counting with order 2", f"{run.summary['order_two_baseline']:#.4g}", "test, for comparison"))
     if run.best_row is not None:
-        found.append(("best epoch", str(run.best_row["epoch"]), f"of {len(run.history)}"))
+        best = run.epochs[run.history.index(run.best_row)]
+        found.append(("best epoch", f"{best:.4g}", f"of {run.epochs[-1]:.4g}"))
         trained = _duration(sum(row["seconds"] for row in run.history))
         waiting = "" if run.waiting_fraction is None else f", {run.waiting_fraction:.2%} waiting for data"
         found.append(("tokens per second", f"{run.tokens_per_second:,.0f}", f"{trained} of training{waiting}"))
@@ -116,7 +117,7 @@ def _charts(run: RunRecord) -> list[Chart]:
     """The scores in one chart, every other metric in one of its own; none before the first epoch has ended."""
     if not run.history:
         return []
-    epochs = tuple(row["epoch"] for row in run.history)
+    epochs = run.epochs
     scores = [
         Line(label, epochs, tuple(run.in_units(row[name]) for row in run.history), style)
         for style, (label, name) in enumerate(_PARTS.items())
@@ -133,14 +134,14 @@ def _epoch_table(run: RunRecord) -> Table:
     header = ["epoch", *_PARTS, "learning rate", "gradient norm", "tokens/s", "minutes"]
     rows = [
         [
-            row["epoch"],
+            f"{epochs_done:.4g}",
             *(f"{run.in_units(row[name]):.4g}" for name in _PARTS.values()),
             f"{row['learning_rate']:.3g}",
             f"{row['gradient_norm']:.3g}",
             f"{row['tokens_per_second']:,.0f}",
             f"{row['seconds'] / 60:.1f}",
         ]
-        for row in run.history
+        for row, epochs_done in zip(run.history, run.epochs, strict=True)
     ]
     return header, rows
 

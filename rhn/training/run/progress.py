@@ -24,16 +24,21 @@ class Progress:
     epoch: int = 0  # the epoch in work, from 0
     window: int = 0  # the next window of that epoch
     step: int = 0  # training steps taken
-    loss_sum: float = 0.0  # over the windows of the epoch so far
+    loss_sum: float = 0.0  # over the windows since the last check
     norm_sum: float = 0.0  # gradient norms, likewise
-    seconds: float = 0.0  # spent training in that epoch
+    seconds: float = 0.0  # spent training since then
     waiting_seconds: float = 0.0  # ... in which the model had nothing to do, because its data were not ready
-    history: list[dict[str, Any]] = field(default_factory=list)  # one row per finished epoch
+    history: list[dict[str, Any]] = field(default_factory=list)  # one row per check: per epoch, or `evaluate_steps`
 
     @property
     def valid_scores(self) -> list[float]:
-        """Validation score of every finished epoch, in nats."""
+        """Validation score of every check, in nats."""
         return [row["valid_nats"] for row in self.history]
+
+    @property
+    def steps_since_check(self) -> int:
+        """Training steps since the last check, or since the start."""
+        return self.step - (self.history[-1]["step"] if self.history else 0)
 
     @classmethod
     def from_json(cls, values: Any) -> Progress:
@@ -53,15 +58,21 @@ class Progress:
         if values["window"] > values["step"]:
             raise refusal("window", values["window"], f"at most the {values['step']} steps that were taken")
         history = values["history"]
-        if not isinstance(history, list) or len(history) != values["epoch"]:
-            raise ValueError(f"history is not accepted: expected a row for each of {values['epoch']} epochs")
+        if not isinstance(history, list):
+            raise ValueError("history is not accepted: expected a list of rows")
+        epoch = step = 0
         for number, row in enumerate(history, start=1):
             _check_row(row, number)
+            if not epoch <= row["epoch"] <= values["epoch"] + 1:
+                raise refusal("epoch", row["epoch"], f"{epoch} to {values['epoch'] + 1} in row {number} of the history")
+            if not step < row["step"] <= values["step"]:
+                raise refusal("step", row["step"], f"{step + 1} to {values['step']} in row {number} of the history")
+            epoch, step = row["epoch"], row["step"]
         return cls(**values)
 
 
 def _check_row(row: Any, number: int) -> None:
-    """Raise ValueError unless `row` is of the `number`-th epoch."""
+    """Raise ValueError unless `row` is of a check, the `number`-th of the history."""
     if not isinstance(row, Mapping):
         raise ValueError(f"row {number} of the history is not accepted: expected names and values")
     missing = [name for name in (*_COUNTS, *_MEASURED) if name not in row]
@@ -74,8 +85,6 @@ def _check_row(row: Any, number: int) -> None:
             raise refusal(name, row[name], "a number")
         if isinstance(row[name], int) and abs(row[name]) > _MOST:
             raise refusal(name, row[name], "a number that is a float")
-    if row["epoch"] != number:
-        raise refusal("epoch", row["epoch"], f"{number} in row {number} of the history")
 
 
 def _check_count(name: str, value: Any) -> None:

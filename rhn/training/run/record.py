@@ -42,7 +42,7 @@ class RunRecord:
         name: of the folder, in one line that can be printed.
         options: `options.json`, what was asked for.
         environment: `environment.json`, backend, versions and machine.
-        history: `metrics.jsonl`, one row per finished epoch.
+        history: `metrics.jsonl`, one row per check: per finished epoch, or per `evaluate_steps` steps.
         summary: `summary.json`, the final figures.
         sample: `sample.txt`, text that the model wrote.
         changes: `changes.json`, options that changed when the run was resumed: step, option, before, after.
@@ -80,6 +80,11 @@ class RunRecord:
     def best_row(self) -> dict[str, Any] | None:
         """The row of the history with the best validation score."""
         return min(self.history, key=lambda row: row["valid_nats"], default=None)
+
+    @property
+    def epochs(self) -> tuple[float, ...]:
+        """How many epochs were done at each check."""
+        return tuple(row.get("epochs_done", row["epoch"]) for row in self.history)
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -174,6 +179,8 @@ def _history(text: str) -> list[dict[str, Any]]:
 def _epoch(line: str) -> dict[str, Any]:
     row = _object(json.loads(line))
     _counts(row, "epoch", least=1)
+    if "epochs_done" in row:
+        check_number("epochs_done", row["epochs_done"])
     _numbers(row, "train_nats", "valid_nats", "test_nats", "learning_rate", "gradient_norm")
     for name in ("tokens_per_second", "seconds", *({"waiting_seconds"} & set(row))):
         check_number(name, _entry(row, name), zero=True)

@@ -70,6 +70,9 @@ def _check_place(progress: Progress, checkpoint: Checkpoint, corpus: Corpus, pla
     o = plan.options
     in_epoch = len(windows(corpus.train, o.batch_size, o.bptt_length, drop_last=True))
     rows = [len(s) for s in checkpoint.state]
+    epochs = [row["epoch"] for row in progress.history]
+    if o.evaluate_steps is None and epochs != list(range(1, progress.epoch + 1)):
+        raise CheckpointError(f"{file} does not fit its run: {len(epochs)} checks for {progress.epoch} epochs")
     if progress.window > in_epoch or (progress.window and not rows) or any(count != o.batch_size for count in rows):
         raise CheckpointError(
             f"{file} does not fit its run: window {progress.window} of {in_epoch}, with a state of {rows} rows for"

@@ -1,0 +1,189 @@
+"""Recipes beyond the paper: what others found, in the options of this project, and what trains on a CPU.
+
+Their programs average the loss over time where ours sums it (SPEC.md 5.1). So their rates are divided by the length of
+the window, and their clip norm and weight decay multiplied by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Published:
+    """What somebody reports for what a recipe trains, or for what it is to be held against.
+
+    Attributes:
+        source: whose figure it is.
+        test: score on the test part, in the unit of the data.
+        valid: likewise; None where none is published.
+        remark: what sets their model apart; "" if nothing is known to.
+    """
+
+    source: str
+    test: float
+    valid: float | None = None
+    remark: str = ""
+
+
+# Liu et al. 2021 (ICML, arXiv 2101.09048), from the repository Selfish-RNN: clip 0.25, lr 15, wdecay 1.2e-6, bptt 35.
+# The rate is constant; once validation is worse than five checks ago, the weights are averaged.
+NTASGD: dict[str, Any] = {
+    "schedule": "constant",
+    "learning_rate": 15 / 35,
+    "average_after": 5,
+    "max_grad_norm": 0.25 * 35,
+    "weight_decay": 1.2e-6 * 35,
+    "init_scale": 0.0347,  # 1/sqrt(830), what nn.Linear starts with
+    "embedding_init_scale": 0.1,
+    "transform_bias": 0.0,  # they close no gate at the start
+    "drop_embedding": 0.2,
+    "drop_input": 0.65,
+    "drop_output": 0.65,
+}
+
+# Melis et al. 2018 (ICLR, arXiv 1707.05589). Rates and drop rates of their RHNs, which a tuner chose, were never
+# published; those below lie within the ranges of their LSTMs and are a place to start a search from.
+MELIS: dict[str, Any] = {
+    "recurrence_depth": 5,
+    "batch_size": 64,
+    "optimizer": "adam",
+    "beta1": 0.0,
+    "epsilon": 1e-9,
+    "learning_rate": 0.003,
+    "schedule": "plateau",
+    "lr_decay": 10.0,
+    "evaluate_steps": 100,
+    "plateau_patience": 30,
+    "patience": 60,
+    "weight_decay": 1e-4,
+    "initializer": "fan_in",
+    "transform_bias": -1.0,
+    "time_masks": True,
+    "reset_probability": 0.01,
+    "drop_embedding": 0.0,
+}
+MELIS_24M: dict[str, Any] = {
+    **MELIS,
+    "dataset": "ptb",
+    "hidden_size": 1057,
+    "epochs": 242,  # their 1000 times 100 steps
+    "drop_input": 0.65,
+    "drop_state": 0.35,
+    "drop_output": 0.7,
+}
+
+TUNED: dict[str, dict[str, Any]] = {
+    "ptb_ntasgd": {"dataset": "ptb", "recurrence_depth": 10, "hidden_size": 830, **NTASGD},
+    "ptb_melis_10m": {
+        **MELIS_24M,
+        "hidden_size": 586,
+        "drop_input": 0.6,
+        "drop_state": 0.2,
+        "drop_output": 0.4,
+    },
+    "ptb_melis_24m": MELIS_24M,
+    # Recurrent (update) dropout instead of the state's masks.
+    "ptb_melis_24m_update": {**MELIS_24M, "drop_state": 0.0, "drop_update": 0.35},
+    "wikitext2_melis_24m": {
+        **MELIS,
+        "dataset": "wikitext2",
+        "hidden_size": 1203,
+        "embedding_size": 256,  # with so many words the embedding would leave little to the recurrence
+        "learning_rate": 0.0025,
+        "evaluate_steps": 200,
+        "epochs": 214,  # their 1000 times 200 steps
+        "weight_decay": 4e-5,
+        "drop_input": 0.5,
+        "drop_state": 0.35,
+        "drop_output": 0.5,
+    },
+    "enwik8_melis_27m": {
+        **MELIS,
+        "dataset": "enwik8",
+        "hidden_size": 1600,
+        "embedding_size": 205,
+        "tie_weights": False,
+        "batch_size": 128,
+        "bptt_length": 50,
+        "beta2": 0.99,
+        "epsilon": 1e-5,
+        "learning_rate": 0.002,
+        # They check every 400 steps and wait for 30 checks: to score ten million bytes so often would take too long.
+        "evaluate_steps": 3000,
+        "plateau_patience": 4,
+        "patience": 8,
+        "epochs": 28,
+        "weight_decay": 7.5e-6,
+        "drop_input": 0.2,
+        "drop_state": 0.08,
+        "drop_output": 0.07,
+    },
+    # Of the size at which Bai et al. 2018 compare LSTM, GRU and TCN.
+    "ptb_char": {
+        "dataset": "ptb_char",
+        "hidden_size": 530,
+        "recurrence_depth": 5,
+        "embedding_size": 50,
+        "tie_weights": False,
+        "batch_size": 64,
+        "bptt_length": 100,
+        "optimizer": "adam",
+        "learning_rate": 0.002,
+        "schedule": "cosine",
+        "epochs": 50,
+        "transform_bias": -2.5,
+        "drop_embedding": 0.0,
+        "drop_input": 0.1,
+        "drop_state": 0.1,
+        "drop_output": 0.1,
+    },
+    # A night on two CPU cores.
+    "ptb_cpu": {
+        "dataset": "ptb",
+        "hidden_size": 512,
+        "recurrence_depth": 5,
+        "batch_size": 64,
+        "optimizer": "adam",
+        "learning_rate": 0.004,
+        "schedule": "cosine",
+        "epochs": 30,
+        "transform_bias": -1.0,
+        "drop_embedding": 0.1,
+        "drop_input": 0.4,
+        "drop_state": 0.2,
+        "drop_output": 0.4,
+    },
+    # Tiny Shakespeare, or any text of a few megabytes: with data_path=FILE. An hour or two on two CPU cores.
+    "shakespeare": {
+        "dataset": "text",
+        "level": "char",
+        "hidden_size": 512,
+        "recurrence_depth": 5,
+        "embedding_size": 64,
+        "tie_weights": False,
+        "batch_size": 32,
+        "bptt_length": 64,
+        "optimizer": "adam",
+        "learning_rate": 0.003,
+        "schedule": "cosine",
+        "epochs": 25,
+        "weight_decay": 0.0,
+        "transform_bias": -1.0,
+        "drop_embedding": 0.0,
+        "drop_input": 0.2,
+        "drop_state": 0.2,
+        "drop_output": 0.3,
+    },
+}
+
+_MELIS, _DENSE = "Melis et al. 2018", "half of whose weights are zero"
+PUBLISHED: dict[str, Published] = {
+    "ptb_ntasgd": Published("Liu et al. 2021", 60.35, 62.10, remark=_DENSE),
+    "ptb_melis_10m": Published(_MELIS, 63.5, 66.0),
+    "ptb_melis_24m": Published(_MELIS, 62.2, 64.8),
+    "ptb_melis_24m_update": Published(_MELIS, 61.0, 63.4),
+    "wikitext2_melis_24m": Published(_MELIS, 75.6, 78.1),
+    "ptb_char": Published("Bai et al. 2018", 1.36, remark="an LSTM"),
+}
