@@ -181,7 +181,7 @@ def test_training_reuses_the_buffers_of_the_parameters() -> None:
 
 def test_an_epoch_reads_nothing_back_from_the_device() -> None:
     """While it is traced the arrays have no values: to read one is an error, on every device."""
-    case = make_case()
+    case = make_case(drop_update=0.4, time_masks=True, reset_probability=0.5)
     model = build(case)
 
     def epoch(state: list[Array]) -> Any:

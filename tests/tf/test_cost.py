@@ -108,7 +108,8 @@ def test_training_waits_for_no_value_and_is_traced_once_per_shape_and_kind_of_ma
     for epoch in range(2):
         for step, length in enumerate((4, 4, 3)):  # the last window of an epoch is shorter
             tokens, targets = case.tokens[:, :length], case.targets[:, :length]
-            masks = rhn.sample_masks(case.config, tokens, rhn.DropRates(0.25, 0.4, 0.3, 0.35), 1, step)
+            rates, beyond = rhn.DropRates(0.25, 0.4, 0.3, 0.35, 0.2), {"time_masks": True, "reset_probability": 0.5}
+            masks = rhn.sample_masks(case.config, tokens, rates, 1, step, **beyond)
             loss, state = model.train_step(tokens, targets, state, masks, 0.1 / (epoch + 1), 0.01 * step, 5.0 + step)
             assert all(tf.is_tensor(tensor) for tensor in (loss, model.last_grad_norm, *state))
     traces = model._call_train_step.experimental_get_tracing_count

@@ -17,6 +17,7 @@ from rhn.training.evaluate.monte_carlo import (
     MonteCarloAverage,
     add_samples,
     evaluate_mc,
+    identity_of,
     stream_log_likelihoods,
 )
 from rhn.training.options import OptionError, Options
@@ -130,6 +131,15 @@ def test_masks_are_drawn_as_specification_4_8_says() -> None:
             )
             u = (philox.random_raw(part[row].size) >> np.uint64(11)) * 2.0**-53
             np.testing.assert_array_equal(part[row].ravel(), np.where(u < 1 - rate, 1 / (1 - rate), 0.0))
+
+
+def test_samples_from_before_there_were_update_masks_are_continued(model: rhn.Model) -> None:
+    before, now = (
+        identity_of(model, STREAM, DropRates(0.1, 0.2, 0.3, 0.4, update), 1, False)["set of drop rates"]
+        for update in (0.0, 0.5)
+    )
+    assert before == [0.1, 0.2, 0.3, 0.4]
+    assert now == [0.1, 0.2, 0.3, 0.4, 0.5]
 
 
 def test_the_authors_way_throws_passes_away_by_their_score() -> None:
