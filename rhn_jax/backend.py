@@ -108,7 +108,8 @@ class JaxModel:
     def evaluate_step(
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
     ) -> tuple[Any, list[Any]]:
-        return self._run(_negative_log_likelihood, self._params, self._window(tokens, targets, state, masks))
+        log_likelihoods, new_state = self.log_likelihoods(tokens, targets, state, masks)
+        return _negative_sum(log_likelihoods), new_state
 
     def log_likelihoods(
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
@@ -191,11 +192,10 @@ def _log_likelihoods(graph: nnx.GraphDef, params: nnx.State, window: Window) -> 
     return -cross_entropy(logits.swapaxes(0, 1), window.targets.T).T, new_state
 
 
-@partial(jax.jit, static_argnames="graph")
-def _negative_log_likelihood(graph: nnx.GraphDef, params: nnx.State, window: Window) -> tuple[Array, list[Array]]:
-    """In nats, summed over the window and the batch; and the state after the window."""
-    log_likelihoods, new_state = _log_likelihoods(graph, params, window)
-    return -log_likelihoods.sum(), new_state
+@jax.jit
+def _negative_sum(log_likelihoods: Array) -> Array:
+    """What `evaluate_step` adds to `log_likelihoods`: no program of a whole window for each of the two."""
+    return -log_likelihoods.sum()
 
 
 @partial(jax.jit, static_argnames="graph")
@@ -205,8 +205,8 @@ def _gradients(
     """Loss (summed over time, mean over the batch, without weight decay), state, gradients with weight decay."""
 
     def loss_of(params: nnx.State) -> tuple[Array, list[Array]]:
-        nll, new_state = _negative_log_likelihood(graph, params, window)
-        return nll / len(window.tokens), new_state
+        log_likelihoods, new_state = _log_likelihoods(graph, params, window)
+        return _negative_sum(log_likelihoods) / len(window.tokens), new_state
 
     (loss, new_state), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
     return loss, new_state, jax.tree.map(lambda g, p: g + weight_decay * p, gradients, params)

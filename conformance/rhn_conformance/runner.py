@@ -54,57 +54,89 @@ class Target:
 
 @dataclass
 class Sitting:
-    """One case done by one backend in one dtype: what it answered, and how that was judged."""
+    """One case done by one backend in one dtype.
+
+    Attributes:
+        case: its name.
+        backend: as it was asked for.
+        dtype: of its arithmetic.
+        answers: to the checks that it answered at all.
+        failures: why it did not answer the others.
+        seconds: that each check took, building and compiling included.
+        results: how all that was judged.
+    """
 
     case: str
     backend: str
     dtype: str
+    answers: Answers = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
     results: list[Result] = field(default_factory=list)
-    answers: Answers = field(default_factory=dict)  # to the checks that it answered at all
 
 
 def examine(case: Case, target: Target, run: str = "") -> Sitting:
-    """Build one model, ask it every question of the case, and compare the answers with the right ones.
+    """Build one model, ask it every question of the case, and compare the answers with the right ones."""
+    sitting = ask(case, target)
+    judge_sitting(case, sitting, target.device, run)
+    return sitting
+
+
+def ask(case: Case, target: Target) -> Sitting:
+    """Build one model, and ask it every question of the case; nobody needs to know the right answers for that.
 
     Whatever a backend raises is its answer to that question; the next one is asked all the same. A backend that has not
-    got what the case is about is not asked, and there are no results.
+    got what the case is about is not asked, and there are neither answers nor failures.
     """
     sitting = Sitting(case.name, target.name, target.dtype)
     if not case.is_asked_of(target.backend):
         return sitting
-    where = _Where(run, target.name, target.device, target.dtype)
-    inputs, expected = case.inputs(), case.expected()
+    inputs = case.inputs()
     model: Model | Layer | None = None
     for check in case.checks:
-        right = expected[check.name]
         started = time.monotonic()
         try:
             if model is None:
                 model = target.model(inputs)
-            answer = check.ask(model, inputs)
-            seconds = time.monotonic() - started
-            if not case.complete:
-                answer = {name: tensor for name, tensor in answer.items() if name in right}
-            if check.name == "parameters":
-                _check_dtype(answer, target.dtype)
-            errors = compare(answer, right, target.dtype, case.tolerance(target.dtype, check))
+            sitting.answers[check.name] = check.ask(model, inputs)
         except Exception as error:
-            message = f"{type(error).__name__}: {error}"
-            seconds = time.monotonic() - started
-            sitting.results.append(where.result(case, check, case.against, message=message, seconds=seconds))
-        else:
-            sitting.answers[check.name] = answer
-            sitting.results.append(where.result(case, check, case.against, errors, seconds=seconds))
-    if model is not None and len(sitting.answers) == len(case.checks):
+            sitting.failures[check.name] = f"{type(error).__name__}: {error}"
+        sitting.seconds[check.name] = time.monotonic() - started
+    if model is not None and not sitting.failures:
         target.keep(inputs, model)
     return sitting
 
 
-def failed_sitting(case: Case, backend: str, device: str | None, dtype: str, run: str, message: str) -> Sitting:
+def judge_sitting(case: Case, sitting: Sitting, device: str | None = None, run: str = "") -> None:
+    """Compare the answers of a sitting with the right ones; an answer that cannot be compared becomes a failure."""
+    where = _Where(run, sitting.backend, device, sitting.dtype)
+    for check in case.checks:
+        errors: list[TensorError] = []
+        if check.name in sitting.answers:
+            try:
+                errors = _errors(case, check, sitting)
+            except Exception as error:
+                sitting.failures[check.name] = f"{type(error).__name__}: {error}"
+                del sitting.answers[check.name]
+        elif check.name not in sitting.failures:
+            continue  # not asked
+        message, seconds = sitting.failures.get(check.name, ""), sitting.seconds.get(check.name, 0.0)
+        sitting.results.append(where.result(case, check, case.against, errors, message, seconds))
+
+
+def _errors(case: Case, check: Check, sitting: Sitting) -> list[TensorError]:
+    answer, right = sitting.answers[check.name], case.expected()[check.name]
+    if not case.complete:
+        answer = {name: tensor for name, tensor in answer.items() if name in right}
+        sitting.answers[check.name] = answer  # and no other tensors are compared with those of other backends
+    if check.name == "parameters":
+        _check_dtype(answer, sitting.dtype)
+    return compare(answer, right, sitting.dtype, case.tolerance(sitting.dtype, check))
+
+
+def failed_sitting(case: Case, backend: str, dtype: str, message: str) -> Sitting:
     """The sitting of a backend that took its whole process down with it: every check has failed."""
-    where = _Where(run, backend, device, dtype)
-    results = [where.result(case, check, case.against, message=message) for check in case.checks]
-    return Sitting(case.name, backend, dtype, results)
+    return Sitting(case.name, backend, dtype, failures={check.name: message for check in case.checks})
 
 
 def compare_pairs(

@@ -1,9 +1,9 @@
 """Has backends do cases: in this process, or in several at a time, each with one backend.
 
 Most of the time of a run goes into compiling, which Python's lock lets only one thread do. Processes share nothing: a
-worker knows the suite, is told which case to do, and sends back what its backend answered. A case goes to the worker as
-soon as one is free, so that all of them have work until the end; a backend whose cases are done makes room for a second
-worker of another.
+worker knows the suite, is told which case to do, and sends back what its backend answered. Here it is judged, so that
+the right answers are computed once. A case goes to the worker as soon as one is free, so that all of them have work
+until the end; a backend whose cases are done makes room for a second worker of another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import NamedTuple
 from rhn.backend import Backend, LayerBackend, load_backend
 from rhn_conformance.case import DTYPES, Case
 from rhn_conformance.results import Result
-from rhn_conformance.runner import Sitting, Target, compare_pairs, examine, failed_sitting
+from rhn_conformance.runner import Sitting, Target, ask, compare_pairs, failed_sitting, judge_sitting
 from rhn_conformance.suite import all_cases
 
 
@@ -69,7 +69,7 @@ class Plan:
 
 
 class Progress:
-    """Puts sittings together: a case is complete when every backend has done it in every dtype."""
+    """Judges sittings and puts them together: a case is complete when every backend has done it in every dtype."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -78,12 +78,13 @@ class Progress:
 
     def add(self, sitting: Sitting) -> list[Result]:
         """The results of a sitting, and, if it completes its case, those of all pairs of backends."""
-        sittings = self._sittings[sitting.case]
+        case, sittings = self._cases[sitting.case], self._sittings[sitting.case]
+        judge_sitting(case, sitting, self._plan.device, self._plan.run)
         sittings.append(sitting)
         if not self.is_complete(sitting.case):
             return sitting.results
         in_order = sorted(sittings, key=lambda s: self._plan.backends.index(s.backend))
-        pairs = compare_pairs(self._cases[sitting.case], in_order, self._plan.device, self._plan.run)
+        pairs = compare_pairs(case, in_order, self._plan.device, self._plan.run)
         results = [*sitting.results, *pairs]
         for done in sittings:
             done.answers.clear()
@@ -111,7 +112,7 @@ def work_here(plan: Plan, load: Callable[[str], Backend] = load_backend) -> Iter
     for case in plan.cases:
         for name in plan.backends:
             for dtype in plan.dtypes_of(case):
-                yield examine(case, targets[name, dtype], plan.run)
+                yield ask(case, targets[name, dtype])
 
 
 def work_in_processes(plan: Plan, jobs: int) -> Iterator[Described | Sitting]:
@@ -176,10 +177,8 @@ class _Worker:
         self.backend = backend
         self.tasks: list[Task] = []
         self.ended = False
-        self._plan = plan
         self.connection, theirs = context.Pipe()
-        answers = len(plan.backends) > 1  # which nobody needs if there is nobody to compare with
-        arguments = (theirs, backend, plan.device, plan.run, answers)
+        arguments = (theirs, backend, plan.device)
         self.process = context.Process(target=_work, args=arguments, daemon=True)
         self.process.start()
         theirs.close()
@@ -195,7 +194,7 @@ class _Worker:
             if not self.tasks:
                 return RuntimeError(f"backend {self.backend!r}: {death}")
             case, dtype = self.tasks.pop(0)
-            return failed_sitting(case, self.backend, self._plan.device, dtype, self._plan.run, death)
+            return failed_sitting(case, self.backend, dtype, death)
         if isinstance(message, Sitting):
             self.tasks.pop(0)
         return message
@@ -207,7 +206,7 @@ class _Worker:
         self.ended = not self.tasks
 
 
-def _work(connection: Connection, backend_name: str, device: str | None, run: str, answers: bool) -> None:
+def _work(connection: Connection, backend_name: str, device: str | None) -> None:
     """What a worker's process does: load a backend, then do what it is told until it is told nothing."""
     try:
         backend = load_backend(backend_name)
@@ -223,7 +222,4 @@ def _work(connection: Connection, backend_name: str, device: str | None, run: st
     targets = {dtype: Target(backend, dtype, device, backend_name) for dtype in DTYPES}
     while tasks := connection.recv():
         for name, dtype in tasks:
-            sitting = examine(cases[name], targets[dtype], run)
-            if not answers:
-                sitting.answers.clear()
-            connection.send(sitting)
+            connection.send(ask(cases[name], targets[dtype]))

@@ -1,6 +1,7 @@
 """The three ports in one process: the same training curves, and checkpoints that any of them reads."""
 
 from collections.abc import Callable
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rhn.training.train import train
 from rhn_datasets import load_corpus, windows
 
 PORTS = ("torch", "tf", "jax")
+ADAM = {"optimizer": "adam", "learning_rate": 0.01}  # whose memory a run that goes on needs too
 
 TEXT = "the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs.\n" * 40
 
@@ -77,21 +79,28 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return train_in
 
 
+@pytest.fixture(scope="module")
+def whole_run(run: Callable[..., Path]) -> Callable[[str], Path]:
+    """The folder of a run in a port that nothing has stopped; the same one for all tests."""
+    return cache(lambda port: run(port, run=f"{port}-whole", **ADAM))
+
+
 @pytest.mark.parametrize("writer", PORTS)
-def test_a_checkpoint_of_one_port_scores_the_same_in_all(writer: str, run: Callable[..., Path]) -> None:
-    given: dict[str, Any] = {"checkpoint": str(run(writer) / "best.safetensors")}
+def test_a_checkpoint_of_one_port_scores_the_same_in_all(writer: str, whole_run: Callable[[str], Path]) -> None:
+    given: dict[str, Any] = {"checkpoint": str(whole_run(writer) / "best.safetensors")}
     scores = [evaluate_checkpoint(reader, {**DEFAULTS, **given}, given) for reader in PORTS]
     for part in ("valid", "test"):
         values = [score[part] for score in scores]
         assert max(values) - min(values) < 1e-6 * min(values)  # the same to six digits
 
 
-# Adam, whose memory must be carried over too. Kills of real processes are in tests/training/test_resume.py.
+# Kills of real processes are in tests/training/test_resume.py.
 @pytest.mark.parametrize("port", PORTS)
-def test_a_run_that_was_stopped_and_resumed_ends_the_same_bit_for_bit(port: str, run: Callable[..., Path]) -> None:
-    options = {"optimizer": "adam", "learning_rate": 0.01}
-    whole = run(port, run=f"{port}-whole", **options)
-    parts = run(port, run=f"{port}-parts", max_steps=33, **options)
+def test_a_run_that_was_stopped_and_resumed_ends_the_same_bit_for_bit(
+    port: str, run: Callable[..., Path], whole_run: Callable[[str], Path]
+) -> None:
+    whole = whole_run(port)
+    parts = run(port, run=f"{port}-parts", max_steps=33, **ADAM)
     for resumed in ({"resume": str(parts)}, {"resume": str(parts), "max_steps": None}):  # the first has no step to take
         train(port, {**DEFAULTS, **resumed}, resumed, lambda name, value, step: None)
     for file in ("last.safetensors", "best.safetensors"):

@@ -16,7 +16,7 @@ from jax import Array
 from jax.lax import DotAlgorithmPreset, Precision
 
 from rhn_jax import fast_recurrence
-from rhn_jax.backend import JaxBackend, JaxModel, _negative_log_likelihood, _train_step
+from rhn_jax.backend import JaxBackend, JaxModel, _log_likelihoods, _train_step
 from rhn_jax.update import Rates
 
 T, B, H, L = 5, 3, 4, 3
@@ -156,7 +156,7 @@ def test_an_epoch_compiles_one_program_per_window_size() -> None:
     """The last window of an evaluation is a shorter one; other rates and another model are no reason to compile."""
     case = make_case()
     _train_step.clear_cache()
-    _negative_log_likelihood.clear_cache()
+    _log_likelihoods.clear_cache()
     for epoch in range(2):
         model = build(case)
         state = model.zero_state(3)
@@ -166,7 +166,7 @@ def test_an_epoch_compiles_one_program_per_window_size() -> None:
         state = model.zero_state(3)
         for length in (3, 3, 2):
             _, state = model.evaluate_step(case.tokens[:, :length], case.targets[:, :length], state)
-        assert (_train_step._cache_size(), _negative_log_likelihood._cache_size()) == (1, 2), epoch
+        assert (_train_step._cache_size(), _log_likelihoods._cache_size()) == (1, 2), epoch
 
 
 def test_training_reuses_the_buffers_of_the_parameters() -> None:

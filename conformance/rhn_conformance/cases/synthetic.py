@@ -15,7 +15,7 @@ from rhn.reference_backend import ReferenceBackend
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import DropRates
 from rhn.spec.optimizers import Optimizer
-from rhn_conformance.case import DTYPES, Answers, Case
+from rhn_conformance.case import DTYPES, Answers, Case, Check
 from rhn_conformance.cases.covering import pairwise
 from rhn_conformance.cases.numbers import Description, make_inputs
 from rhn_conformance.checks import checks_of
@@ -270,11 +270,16 @@ DESCRIPTIONS: tuple[Description, ...] = (*_growing_cases(), *PAIRS, *_extreme_ca
 
 
 @cache
+def _checks(description: Description) -> tuple[Check, ...]:
+    return tuple(checks_of(make_inputs(description)))
+
+
+@cache
 def reference_answers(description: Description) -> Answers:
     """What the reference answers in float64; both dtypes are compared with it."""
     inputs = make_inputs(description)
     model = ReferenceBackend().build(inputs.config, inputs.parameters, "float64", optimizer=inputs.optimizer)
-    return {check.name: check.ask(model, inputs) for check in checks_of(inputs)}
+    return {check.name: check.ask(model, inputs) for check in _checks(description)}
 
 
 def synthetic_case(description: Description) -> Case:
@@ -282,7 +287,7 @@ def synthetic_case(description: Description) -> Case:
     return Case(
         name=description.name,
         clauses=description.clauses,
-        checks=tuple(checks_of(make_inputs(description))),
+        checks=_checks(description),
         inputs=partial(make_inputs, description),
         expected=partial(reference_answers, description),
         dtypes=description.dtypes,
