@@ -11,10 +11,12 @@ from rhn_conformance.rewritten.mutants import MUTANTS
 from rhn_conformance.runner import Target, examine
 
 
-def test_one_hundred_steps_on_text_with_all_masks() -> None:
+def test_one_hundred_steps_on_text_with_all_masks_of_the_paper() -> None:
     inputs = trajectory_inputs()
     assert len(inputs.steps) == NUM_STEPS == 100
-    assert all(mask is not None for step in inputs.steps for mask in step.window.masks)
+    for step in inputs.steps:
+        masks = step.window.masks
+        assert all(mask is not None for mask in (masks.embedding, masks.input, masks.state, masks.output))
     for before, after in zip(inputs.steps, inputs.steps[1:], strict=False):
         np.testing.assert_array_equal(before.window.targets[:, -1], after.window.tokens[:, 0])  # consecutive text
         assert np.any(before.window.masks.state[0] != after.window.masks.state[0])
