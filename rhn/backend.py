@@ -47,8 +47,23 @@ class Model(Protocol):
         state: State | None = None,
         masks: VariationalMasks | None = None,
         weight_decay: float = 0.0,
+        *,
+        activation_regularization: float = 0.0,
+        temporal_activation_regularization: float = 0.0,
+        length: int | None = None,
     ) -> tuple[float, dict[str, NDArray], list[NDArray]]:
-        """Loss (summed over time, mean over batch, without weight decay), gradients with it, state; all NumPy."""
+        """Loss (summed over time, mean over batch, without weight decay), gradients with it, state; all NumPy.
+
+        A model need not take the arguments by name; they are given only where they are used.
+
+        Args:
+            tokens, targets: (B, T).
+            state: before the window.
+            masks: of the window.
+            weight_decay: see SPEC.md 5.2.
+            activation_regularization, temporal_activation_regularization: likewise in the gradients only; SPEC.md 5.11.
+            length: only so many time steps are there, and the others are padding; SPEC.md 3.5.
+        """
         ...
 
     def train_step(
@@ -60,8 +75,12 @@ class Model(Protocol):
         learning_rate: float,
         weight_decay: float,
         max_grad_norm: float,
+        *,
+        activation_regularization: float = 0.0,
+        temporal_activation_regularization: float = 0.0,
+        length: int | None = None,
     ) -> tuple[Any, list[Any]]:
-        """One step of the optimiser in place; loss as in `gradients` and state stay on the device."""
+        """One step of the optimiser in place; arguments by name and loss as in `gradients`; all stays on the device."""
         ...
 
     def evaluate_step(

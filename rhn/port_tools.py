@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rhn.spec.arguments import check_masks, check_state, check_targets, check_tokens, refusal
+from rhn.spec.arguments import check_length, check_masks, check_state, check_targets, check_tokens, refusal
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import OptimizerState
@@ -24,12 +24,29 @@ class Window(NamedTuple):
         targets: (B, T) integers; None where nothing is scored.
         state: per layer (B, H) before the window; None is zero.
         masks: of the window; None drops nothing.
+        length: (), so many time steps are there, the others are padding; None: all.
     """
 
     tokens: Any
     targets: Any
     state: Any
     masks: Any
+    length: Any = None
+
+
+class Regularization(NamedTuple):
+    """Of activations, SPEC.md 5.11: numbers or scalars of the port; None where it is off.
+
+    Attributes:
+        activation: coefficient of the squared outputs.
+        temporal: coefficient of their squared changes.
+    """
+
+    activation: Any = None
+    temporal: Any = None
+
+
+NO_REGULARIZATION = Regularization()
 
 
 def check_window(
@@ -38,6 +55,7 @@ def check_window(
     targets: ArrayLike | None = None,
     state: Sequence[Any] | None = None,
     masks: VariationalMasks | None = None,
+    length: int | None = None,
 ) -> tuple[NDArray[np.integer], NDArray[np.integer] | None]:
     """Tokens and targets as integer arrays (B, T), when all that goes into a model fits the configuration.
 
@@ -47,6 +65,7 @@ def check_window(
         targets: likewise, or None.
         state: per layer (B, H), arrays of any framework; None is zero.
         masks: as `rhn.VariationalMasks` states; None drops nothing.
+        length: of the window without its padding, 1 to T, or None.
 
     Raises:
         ValueError: something does not fit.
@@ -58,6 +77,8 @@ def check_window(
         check_state(config, state, len(tokens))
     if masks is not None:
         check_masks(config, masks, *tokens.shape)
+    if length is not None:
+        check_length(length, tokens)
     return tokens, targets
 
 

@@ -59,9 +59,14 @@ class ReferenceModel:
         state: State | None = None,
         masks: VariationalMasks | None = None,
         weight_decay: float = 0.0,
+        *,
+        activation_regularization: float = 0.0,
+        temporal_activation_regularization: float = 0.0,
+        length: int | None = None,
     ) -> tuple[float, dict[str, NDArray], list[NDArray]]:
+        regularization = activation_regularization, temporal_activation_regularization
         loss, grads, new_state = reference.gradients(
-            self.config, self._parameters, tokens, targets, state, masks, weight_decay
+            self.config, self._parameters, tokens, targets, state, masks, weight_decay, *regularization, length
         )
         return loss, {name: g.astype(self._dtype) for name, g in grads.items()}, self._round(new_state)
 
@@ -74,14 +79,19 @@ class ReferenceModel:
         learning_rate: float,
         weight_decay: float,
         max_grad_norm: float,
+        *,
+        activation_regularization: float = 0.0,
+        temporal_activation_regularization: float = 0.0,
+        length: int | None = None,
     ) -> tuple[Any, list[Any]]:
         in_loss = 0.0 if self._optimizer.decoupled_weight_decay else weight_decay
         window = tokens, targets, state, masks
+        numbers = in_loss, activation_regularization, temporal_activation_regularization, length
         if self._shares == 1:
-            loss, grads, new_state = reference.gradients(self.config, self._parameters, *window, in_loss)
+            loss, grads, new_state = reference.gradients(self.config, self._parameters, *window, *numbers)
         else:
             loss, grads, new_state = reference.gradients_of_processes(
-                self._shares, self.config, self._parameters, *window, in_loss
+                self._shares, self.config, self._parameters, *window, *numbers
             )
         self.last_grad_norm = reference.global_norm(grads)
         parameters, self._optimizer_state = reference.update(

@@ -17,7 +17,7 @@ from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
 from rhn.backend import State, check_precision
-from rhn.port_tools import Window, check_window, choose_device
+from rhn.port_tools import NO_REGULARIZATION, Regularization, Window, check_window, choose_device
 from rhn.spec.arguments import check_choice
 from rhn.spec.config import RHNConfig
 from rhn.spec.layers import LayerConfig
@@ -82,9 +82,16 @@ class JaxModel:
         state: State | None = None,
         masks: VariationalMasks | None = None,
         weight_decay: float = 0.0,
+        *,
+        activation_regularization: float = 0.0,
+        temporal_activation_regularization: float = 0.0,
+        length: int | None = None,
     ) -> tuple[float, dict[str, NDArray], list[NDArray]]:
-        window = self._window(tokens, targets, state, masks)
-        loss, new_state, gradients = self._run(_gradients, self._params, window, self._dtype.type(weight_decay))
+        window = self._window(tokens, targets, state, masks, length)
+        regularization = self._regularization(activation_regularization, temporal_activation_regularization)
+        loss, new_state, gradients = self._run(
+            _gradients, self._params, window, self._dtype.type(weight_decay), regularization
+        )
         return float(loss), self._to_spec(gradients), [self.to_numpy(s) for s in new_state]
 
     def train_step(
@@ -96,12 +103,17 @@ class JaxModel:
         learning_rate: float,
         weight_decay: float,
         max_grad_norm: float,
+        *,
+        activation_regularization: float = 0.0,
+        temporal_activation_regularization: float = 0.0,
+        length: int | None = None,
     ) -> tuple[Any, list[Any]]:
-        window = self._window(tokens, targets, state, masks)
+        window = self._window(tokens, targets, state, masks, length)
+        regularization = self._regularization(activation_regularization, temporal_activation_regularization)
         # As arrays, not as Python numbers: a new value is then no reason to compile anew.
         rates = Rates(*(self._dtype.type(rate) for rate in (learning_rate, weight_decay, max_grad_norm)))
         self._params, self._memory, loss, new_state, self.last_grad_norm = self._run(
-            _train_step, self._update, self._params, self._memory, window, rates
+            _train_step, self._update, self._params, self._memory, window, rates, regularization
         )
         return loss, new_state
 
@@ -141,19 +153,28 @@ class JaxModel:
             return compiled(self._graph, *arguments)
 
     def _window(
-        self, tokens: ArrayLike, targets: ArrayLike | None, state: State | None, masks: VariationalMasks | None
+        self,
+        tokens: ArrayLike,
+        targets: ArrayLike | None,
+        state: State | None,
+        masks: VariationalMasks | None,
+        length: int | None = None,
     ) -> Window:
         """The arguments, checked, in the dtypes that the compiled functions are for.
 
         They are copied: JAX may read a NumPy array that it is given after the call has returned.
         """
-        tokens, targets = check_window(self.config, tokens, targets, state, masks)
+        tokens, targets = check_window(self.config, tokens, targets, state, masks, length)
         return Window(
             tokens.astype(np.int32),
             None if targets is None else targets.astype(np.int32),
             self.zero_state(len(tokens)) if state is None else self._own_state(state),
             None if masks is None else masks.map(lambda mask: np.array(mask, self._dtype)),
+            None if length is None else np.int32(length),
         )
+
+    def _regularization(self, *coefficients: float) -> Regularization:
+        return Regularization(*(self._dtype.type(c) if c else None for c in coefficients))
 
     def _own_state(self, state: State) -> list[Array]:
         # On the model's own device from the first window on: elsewhere it would be compiled for a second time.
@@ -198,30 +219,62 @@ def _negative_sum(log_likelihoods: Array) -> Array:
     return -log_likelihoods.sum()
 
 
+def _training_loss(
+    graph: nnx.GraphDef, params: nnx.State, window: Window, regularization: Regularization
+) -> tuple[Array, Array | None, list[Array]]:
+    """Negative log-likelihood, summed over window and batch; what SPEC.md 5.11 adds to it, or None; and the state."""
+    module = nnx.merge(graph, params)
+    top = module.top(window.tokens, window.state, window.masks, window.length)
+    nll = cross_entropy(module.logits(top.masked), window.targets.T)  # (T, B)
+    changes = top.outputs[1:] - top.outputs[:-1]  # (T - 1, B, H)
+    if window.length is not None:
+        counts = jnp.arange(window.tokens.shape[1]) < window.length  # (T,)
+        nll = jnp.where(counts[:, None], nll, 0)
+        changes = jnp.where(counts[1:, None, None], changes, 0)
+    # In the padding the outputs are zero already.
+    terms = [
+        coefficient * jnp.square(penalised).sum()
+        for coefficient, penalised in zip(regularization, (top.masked, changes), strict=True)
+        if coefficient is not None
+    ]
+    return nll.sum(), sum(terms) / module.config.hidden_size if terms else None, top.state
+
+
 @partial(jax.jit, static_argnames="graph")
 def _gradients(
-    graph: nnx.GraphDef, params: nnx.State, window: Window, weight_decay: Array
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    window: Window,
+    weight_decay: Array,
+    regularization: Regularization = NO_REGULARIZATION,
 ) -> tuple[Array, list[Array], nnx.State]:
-    """Loss (summed over time, mean over the batch, without weight decay), state, gradients with weight decay."""
+    """Loss (summed over time, mean over the batch, without the terms of decay and regularisation), state, gradients."""
 
-    def loss_of(params: nnx.State) -> tuple[Array, list[Array]]:
-        log_likelihoods, new_state = _log_likelihoods(graph, params, window)
-        return _negative_sum(log_likelihoods) / len(window.tokens), new_state
+    def loss_of(params: nnx.State) -> tuple[Array, tuple[Array, list[Array]]]:
+        nll, penalty, new_state = _training_loss(graph, params, window, regularization)
+        loss = nll / len(window.tokens)
+        return loss if penalty is None else loss + penalty / len(window.tokens), (loss, new_state)
 
-    (loss, new_state), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
+    (_, (loss, new_state)), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
     return loss, new_state, jax.tree.map(lambda g, p: g + weight_decay * p, gradients, params)
 
 
 @partial(jax.jit, static_argnames=("graph", "update"), donate_argnames=("params", "memory"))
 def _train_step(
-    graph: nnx.GraphDef, update: Update, params: nnx.State, memory: Memory, window: Window, rates: Rates
+    graph: nnx.GraphDef,
+    update: Update,
+    params: nnx.State,
+    memory: Memory,
+    window: Window,
+    rates: Rates,
+    regularization: Regularization = NO_REGULARIZATION,
 ) -> tuple[nnx.State, Memory, Array, list[Array], Array]:
     """Parameters and memory after one step, loss, state, and norm of the gradients before clipping.
 
     The buffers of `params` and `memory` are used for their successors.
     """
     in_loss = jnp.zeros_like(rates.weight_decay) if update.optimizer.decoupled_weight_decay else rates.weight_decay
-    loss, new_state, gradients = _gradients(graph, params, window, in_loss)
+    loss, new_state, gradients = _gradients(graph, params, window, in_loss, regularization)
     params, memory, norm = update(params, gradients, memory, rates)
     return params, memory, loss, new_state, norm
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
@@ -20,6 +20,20 @@ from rhn.spec.parameters import check_parameters, parameter_shapes
 from rhn_jax.cell import uniform
 from rhn_jax.layer import RHN
 from rhn_jax.weights import copy_of, mask_tensors, put
+
+
+class Top(NamedTuple):
+    """What comes out of the layers.
+
+    Attributes:
+        masked: (T, B, H).
+        outputs: (T, B, H), not masked.
+        state: per layer (B, H) after the window.
+    """
+
+    masked: Array
+    outputs: Array
+    state: list[Array]
 
 
 class RHNLanguageModel(nnx.Module):
@@ -94,6 +108,17 @@ class RHNLanguageModel(nnx.Module):
             raise ValueError(
                 f"tokens of shape {tokens.shape} and dtype {tokens.dtype} are not accepted: expected (B, T) integers"
             )
+        top = self.top(tokens, state, masks)
+        return self.logits(top.masked).swapaxes(0, 1), top.state
+
+    def top(
+        self,
+        tokens: Array,
+        state: Sequence[ArrayLike] | None = None,
+        masks: VariationalMasks | None = None,
+        length: Array | None = None,
+    ) -> Top:
+        """All below the softmax; arguments as in `__call__`. With a `length`, (), only so many time steps are there."""
         masks = NO_MASKS if masks is None else masks
         check_masks(self.config, masks, *tokens.shape)
         embedding = self.embedding[...]  # (V, E)
@@ -103,17 +128,24 @@ class RHNLanguageModel(nnx.Module):
             x = x * masks.embedding.T[..., None]
         if state is not None and masks.carried is not None:
             state = [jnp.asarray(s) * masks.carried[:, None] for s in state]
-        new_state, top = self.rhn(x, initial_carry=state, masks=masks)  # per layer (B, H); (T, B, H)
+        lengths = None if length is None else jnp.broadcast_to(length, tokens.shape[:1])  # (B,)
+        # Per layer (B, H); (T, B, H).
+        new_state, outputs = self.rhn(x, initial_carry=state, masks=masks, seq_lengths=lengths)
+        masked = outputs
         if masks.output is not None:
-            top = top * (masks.output if masks.output.ndim == 2 else masks.output.swapaxes(0, 1))
+            masked = outputs * (masks.output if masks.output.ndim == 2 else masks.output.swapaxes(0, 1))
+        return Top(masked, outputs, new_state)
+
+    def logits(self, top: Array) -> Array:
+        """(T, B, V) from the masked outputs of the top layer (T, B, H)."""
+        embedding = self.embedding[...]  # (V, E)
         if self.projection_weight is not None:
             top = top @ self.projection_weight[...]  # (T, B, E)
         if self.softmax_weight is None:
             logits = jnp.tensordot(top, embedding, axes=(-1, -1))  # (T, B, V); XLA would copy the embedding's transpose
         else:
             logits = top @ self.softmax_weight[...]  # (T, B, V)
-        logits = logits + self.softmax_bias[...]
-        return logits.swapaxes(0, 1), new_state
+        return logits + self.softmax_bias[...]
 
     @classmethod
     def from_checkpoint(

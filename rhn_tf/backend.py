@@ -13,7 +13,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from rhn.backend import State, check_precision
-from rhn.port_tools import Window, check_window, choose_device
+from rhn.port_tools import Regularization, Window, check_window, choose_device
 from rhn.spec.arguments import check_choice
 from rhn.spec.config import RHNConfig
 from rhn.spec.layers import LayerConfig
@@ -22,7 +22,7 @@ from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
 from rhn_tf.layer_backend import TensorFlowLayer
 from rhn_tf.loss import cross_entropy
-from rhn_tf.model import RHNLanguageModel
+from rhn_tf.model import RHNLanguageModel, Top
 from rhn_tf.precision import Precision
 from rhn_tf.update import Update
 from rhn_tf.weights import mask_tensors, to_spec
@@ -84,10 +84,16 @@ class TensorFlowModel:
         state: State | None = None,
         masks: VariationalMasks | None = None,
         weight_decay: float = 0.0,
+        *,
+        activation_regularization: float = 0.0,
+        temporal_activation_regularization: float = 0.0,
+        length: int | None = None,
     ) -> tuple[float, dict[str, NDArray], list[NDArray]]:
         with self._in_place():
             loss, gradients, new_state = self._call_gradients(
-                *self._window(tokens, targets, state, masks), self._scalar(weight_decay)
+                *self._window(tokens, targets, state, masks, length),
+                self._scalar(weight_decay),
+                self._regularization(activation_regularization, temporal_activation_regularization),
             )
         return float(loss), to_spec(self.config, gradients), [self.to_numpy(s) for s in new_state]
 
@@ -100,11 +106,17 @@ class TensorFlowModel:
         learning_rate: float,
         weight_decay: float,
         max_grad_norm: float,
+        *,
+        activation_regularization: float = 0.0,
+        temporal_activation_regularization: float = 0.0,
+        length: int | None = None,
     ) -> tuple[Any, list[Any]]:
         rates = (learning_rate, weight_decay, max_grad_norm)
         with self._in_place():
             loss, new_state, self.last_grad_norm = self._call_train_step(
-                *self._window(tokens, targets, state, masks), *map(self._scalar, rates)
+                *self._window(tokens, targets, state, masks, length),
+                *map(self._scalar, rates),
+                self._regularization(activation_regularization, temporal_activation_regularization),
             )
         return loss, new_state
 
@@ -118,7 +130,7 @@ class TensorFlowModel:
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
     ) -> tuple[Any, list[Any]]:
         with self._in_place():
-            return self._call_log_likelihoods(*self._window(tokens, targets, state, masks))
+            return self._call_log_likelihoods(*self._window(tokens, targets, state, masks)[:4])
 
     def parameters(self) -> dict[str, NDArray]:
         return self.module.export_parameters()
@@ -163,16 +175,23 @@ class TensorFlowModel:
         targets: tf.Tensor,
         state: list[tf.Tensor],
         masks: VariationalMasks,
+        length: tf.Tensor | None,
         weight_decay: tf.Tensor,
+        regularization: Regularization,
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
         """Loss, gradients in the order of `module.parameters`, and the state after the window."""
         parameters = self._parameters()
         with tf.GradientTape() as tape:
-            logits, new_state = self._forward(tokens, state, masks)  # (B, T, V)
-            nll = cross_entropy(logits, targets)  # (B, T)
+            top = self.module.top(tokens, state, masks, length)
+            nll = cross_entropy(self.module.logits(top.masked), targets)  # (B, T)
+            if length is not None:
+                nll = _before(length, nll)
             loss = tf.reduce_sum(tf.reduce_mean(nll, axis=0))  # summed over time
-        gradients = tape.gradient(loss, parameters)
-        return loss, [g + weight_decay * p for g, p in zip(gradients, parameters, strict=True)], new_state
+            differentiated = loss
+            for term in _penalties(top, length, regularization):
+                differentiated += term
+        gradients = tape.gradient(differentiated, parameters)
+        return loss, [g + weight_decay * p for g, p in zip(gradients, parameters, strict=True)], top.state
 
     def _train_step(
         self,
@@ -180,13 +199,17 @@ class TensorFlowModel:
         targets: tf.Tensor,
         state: list[tf.Tensor],
         masks: VariationalMasks,
+        length: tf.Tensor | None,
         learning_rate: tf.Tensor,
         weight_decay: tf.Tensor,
         max_grad_norm: tf.Tensor,
+        regularization: Regularization,
     ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
         """Loss, the state after the window, and the norm of the gradients."""
         in_loss = tf.zeros_like(weight_decay) if self._optimizer.decoupled_weight_decay else weight_decay
-        loss, gradients, new_state = self._compiled_gradients(tokens, targets, state, masks, in_loss)
+        loss, gradients, new_state = self._compiled_gradients(
+            tokens, targets, state, masks, length, in_loss, regularization
+        )
         norm = self._update(gradients, learning_rate, weight_decay, max_grad_norm)
         return loss, new_state, norm
 
@@ -202,20 +225,47 @@ class TensorFlowModel:
             yield
 
     def _window(
-        self, tokens: ArrayLike, targets: ArrayLike | None, state: State | None, masks: VariationalMasks | None
+        self,
+        tokens: ArrayLike,
+        targets: ArrayLike | None,
+        state: State | None,
+        masks: VariationalMasks | None,
+        length: int | None = None,
     ) -> Window:
         if state is not None:
             state = [s if tf.is_tensor(s) else tf.constant(np.asarray(s, self._dtype)) for s in state]
-        tokens, targets = check_window(self.config, tokens, targets, state, masks)
+        tokens, targets = check_window(self.config, tokens, targets, state, masks, length)
         return Window(
             tf.constant(tokens, tf.int32),
             None if targets is None else tf.constant(targets, tf.int32),
             self.zero_state(len(tokens)) if state is None else state,
             mask_tensors(masks, self._dtype),
+            None if length is None else tf.constant(length, tf.int32),
         )
 
     def _scalar(self, value: float) -> tf.Tensor:
         return tf.constant(value, self._dtype)
+
+    def _regularization(self, *coefficients: float) -> Regularization:
+        return Regularization(*(self._scalar(c) if c else None for c in coefficients))
+
+
+def _before(length: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """`values` (B, T, ...) with zeros from time step `length` on."""
+    counts = tf.range(tf.shape(values)[1]) < length  # (T,)
+    counts = tf.reshape(counts, (1, -1) + (1,) * (values.shape.rank - 2))
+    return tf.where(counts, values, tf.zeros_like(values))
+
+
+def _penalties(top: Top, length: tf.Tensor | None, regularization: Regularization) -> Iterator[tf.Tensor]:
+    """What SPEC.md 5.11 adds to the loss."""
+    if regularization.activation is not None:
+        masked = top.masked if length is None else _before(length, top.masked)
+        yield regularization.activation * tf.reduce_sum(tf.reduce_mean(tf.square(masked), axis=(0, 2)))
+    if regularization.temporal is not None:
+        changes = top.outputs[:, 1:] - top.outputs[:, :-1]  # (B, T - 1, H)
+        changes = changes if length is None else _before(length - 1, changes)
+        yield regularization.temporal * tf.reduce_sum(tf.reduce_mean(tf.square(changes), axis=(0, 2)))
 
 
 class TensorFlowBackend:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -19,6 +19,20 @@ from rhn_tf.precision import Precision
 from rhn_tf.weights import check_mask, from_spec, mask_tensors, to_spec
 
 _OPTIONS_OF_RHN = ("recurrence", "init_scale", "transform_bias", "matmul_dtype")
+
+
+class Top(NamedTuple):
+    """What comes out of the layers.
+
+    Attributes:
+        masked: (B, T, H).
+        outputs: (B, T, H), not masked.
+        state: per layer (B, H) after the window.
+    """
+
+    masked: tf.Tensor
+    outputs: tf.Tensor
+    state: list[tf.Tensor]
 
 
 @keras.saving.register_keras_serializable(package="rhn_tf")
@@ -120,8 +134,20 @@ class RHNLanguageModel(keras.Model):
             state: per layer (B, H) before the window; None is zero.
             masks: of tensors or NumPy arrays; None drops nothing.
         """
-        masks = mask_tensors(masks, self.compute_dtype)
         tokens = tf.cast(tokens, tf.int32)  # Keras exports a model's inputs as floats where it is not told otherwise
+        top = self.top(tokens, state, masks)
+        logits = self.logits(top.masked)
+        return (logits, *top.state) if self.return_state else logits
+
+    def top(
+        self,
+        tokens: tf.Tensor,
+        state: Sequence[tf.Tensor] | None = None,
+        masks: VariationalMasks | None = None,
+        length: tf.Tensor | None = None,
+    ) -> Top:
+        """All below the softmax; arguments as in `call`. With a `length`, (), only so many time steps are there."""
+        masks = mask_tensors(masks, self.compute_dtype)
         x = tf.gather(self.embedding, tokens)  # (B, T, E)
         if masks.embedding is not None:
             check_mask("embedding", masks.embedding, tuple(tokens.shape))
@@ -129,14 +155,19 @@ class RHNLanguageModel(keras.Model):
         if state is not None and masks.carried is not None:
             check_mask("carried", masks.carried, (tokens.shape[0],))
             state = [s * masks.carried[:, tf.newaxis] for s in state]
-        top, *new_state = self.rhn(x, initial_state=state, masks=masks)  # (B, T, H), per layer (B, H)
+        valid = None if length is None else tf.broadcast_to(tf.range(tf.shape(tokens)[1]) < length, tf.shape(tokens))
+        outputs, *new_state = self.rhn(x, initial_state=state, mask=valid, masks=masks)  # (B, T, H), per layer (B, H)
+        masked = outputs
         if masks.output is not None:
             hidden_size = self.config.hidden_size
             check_mask("output", masks.output, (tokens.shape[0], hidden_size), (*tokens.shape, hidden_size))
-            top *= masks.output if masks.output.shape.rank == 3 else masks.output[:, tf.newaxis]
+            masked *= masks.output if masks.output.shape.rank == 3 else masks.output[:, tf.newaxis]
+        return Top(masked, outputs, new_state)
+
+    def logits(self, top: tf.Tensor) -> tf.Tensor:
+        """(B, T, V) from the masked outputs of the top layer (B, T, H)."""
         logits = self._softmax_projection(tf.reshape(top, (-1, top.shape[-1])))  # (B*T, V)
-        logits = tf.reshape(logits, (*tf.unstack(tf.shape(tokens)), self.config.vocab_size))  # (B, T, V)
-        return (logits, *new_state) if self.return_state else logits
+        return tf.reshape(logits, (*tf.unstack(tf.shape(top)[:2]), self.config.vocab_size))
 
     def compute_output_shape(self, tokens_shape: tuple[int | None, ...], state_shape: Any = None) -> tuple[Any, ...]:
         """Shapes of what `call` returns."""

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from rhn.backend import State, check_precision
-from rhn.port_tools import Window, check_window, choose_device
+from rhn.port_tools import NO_REGULARIZATION, Regularization, Window, check_window, choose_device
 from rhn.processes import ALONE, Processes
 from rhn.spec.arguments import check_choice
 from rhn.spec.config import RHNConfig
@@ -72,9 +72,14 @@ class TorchModel:
         state: State | None = None,
         masks: VariationalMasks | None = None,
         weight_decay: float = 0.0,
+        *,
+        activation_regularization: float = 0.0,
+        temporal_activation_regularization: float = 0.0,
+        length: int | None = None,
     ) -> tuple[float, dict[str, NDArray], list[NDArray]]:
-        window = self._window(tokens, targets, state, masks)
-        loss, gradients, new_state = self._gradients(window, weight_decay)
+        window = self._window(tokens, targets, state, masks, length)
+        regularization = Regularization(activation_regularization or None, temporal_activation_regularization or None)
+        loss, gradients, new_state = self._gradients(window, weight_decay, regularization)
         return loss.item(), to_spec(self.config, gradients), [self.to_numpy(s) for s in new_state]
 
     def train_step(
@@ -86,9 +91,14 @@ class TorchModel:
         learning_rate: float,
         weight_decay: float,
         max_grad_norm: float,
+        *,
+        activation_regularization: float = 0.0,
+        temporal_activation_regularization: float = 0.0,
+        length: int | None = None,
     ) -> tuple[Any, list[Any]]:
-        window = self._window(tokens, targets, state, masks)
-        numbers = learning_rate, weight_decay, max_grad_norm
+        window = self._window(tokens, targets, state, masks, length)
+        regularization = Regularization(activation_regularization or None, temporal_activation_regularization or None)
+        numbers = learning_rate, weight_decay, max_grad_norm, regularization
         if self._static_steps is None:
             loss, new_state, self.last_grad_norm = self._step(window, *numbers)
         else:
@@ -133,21 +143,30 @@ class TorchModel:
         return to_numpy(torch.as_tensor(array))
 
     def _step(
-        self, window: Window, learning_rate: float | Tensor, weight_decay: float, max_grad_norm: float
+        self,
+        window: Window,
+        learning_rate: float | Tensor,
+        weight_decay: float,
+        max_grad_norm: float,
+        regularization: Regularization,
     ) -> StepResults:
         """Loss, state after the window, and norm of the gradients."""
         decay_in_loss = 0.0 if self._optimizer.decoupled_weight_decay else weight_decay
-        loss, gradients, new_state = self._gradients(window, decay_in_loss)
+        loss, gradients, new_state = self._gradients(window, decay_in_loss, regularization)
         norm = self._update(list(gradients.values()), learning_rate, weight_decay, max_grad_norm)
         return loss, new_state, norm
 
-    def _gradients(self, window: Window, weight_decay: float) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
+    def _gradients(
+        self, window: Window, weight_decay: float, regularization: Regularization = NO_REGULARIZATION
+    ) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
         """As `gradients`, on the device; the gradients by the names and in the order of the module's parameters."""
         parameters = dict(self.module.named_parameters())
         with self._precision.products():
-            nll, new_state = self.module.negative_log_likelihood(*window)
-            loss = nll / self._batch_size(new_state)
-            gradients = torch.autograd.grad(loss, list(parameters.values()))
+            nll, penalty, new_state = self.module.training_loss(window, regularization)
+            batch_size = self._batch_size(new_state)
+            loss = nll / batch_size
+            differentiated = loss if penalty is None else loss + penalty / batch_size
+            gradients = torch.autograd.grad(differentiated, list(parameters.values()))
         if self._processes is not None:
             loss, *gradients = self._processes.sum([loss.detach(), *gradients])
         if weight_decay:
@@ -160,16 +179,22 @@ class TorchModel:
         return len(state[0]) * (1 if self._processes is None else self._processes.count)
 
     def _window(
-        self, tokens: ArrayLike, targets: ArrayLike | None, state: State | None, masks: VariationalMasks | None
+        self,
+        tokens: ArrayLike,
+        targets: ArrayLike | None,
+        state: State | None,
+        masks: VariationalMasks | None,
+        length: int | None = None,
     ) -> Window:
         """The window, checked, as tensors on the device."""
         state_tensors = None if state is None else [to_device(s, self._dtype, self._device) for s in state]
-        tokens, targets = check_window(self.config, tokens, targets, state_tensors, masks)
+        tokens, targets = check_window(self.config, tokens, targets, state_tensors, masks, length)
         return Window(
             to_device(tokens.astype(np.int64), torch.int64, self._device),
             None if targets is None else to_device(targets.astype(np.int64), torch.int64, self._device),
             state_tensors,
             mask_tensors(masks, like=self.module.embedding),
+            None if length is None else to_device(np.array(length, np.int64), torch.int64, self._device),
         )
 
 

@@ -11,7 +11,9 @@ from torch.nn import functional as F
 from rhn_torch.precision import add_product, factor_dtype
 
 
-def softmax_cross_entropy(top: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+def softmax_cross_entropy(
+    top: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, counts: Tensor | None = None
+) -> Tensor:
     """`F.cross_entropy(F.linear(top, weight, bias), targets, reduction="sum")` in a third of the memory.
 
     With a large vocabulary the logits are the largest thing of a training step. Here they turn in place into
@@ -24,6 +26,7 @@ def softmax_cross_entropy(top: Tensor, weight: Tensor, bias: Tensor, targets: Te
         weight: (V, H).
         bias: (V,).
         targets: (N,) integers below V.
+        counts: (N,) truth values, whether the row counts; None: all do.
 
     Returns:
         A scalar: negative log-likelihood in nats, summed over the rows.
@@ -32,13 +35,16 @@ def softmax_cross_entropy(top: Tensor, weight: Tensor, bias: Tensor, targets: Te
         RuntimeError: at backward, if a second derivative is asked for.
     """
     if torch._C._are_functorch_transforms_active():  # they take plain operations only
-        return F.cross_entropy(F.linear(top, weight, bias), targets, reduction="sum")
-    return _SoftmaxCrossEntropy.apply(top, weight, bias, targets)
+        logits = F.linear(top, weight, bias)  # (N, V)
+        if counts is None:
+            return F.cross_entropy(logits, targets, reduction="sum")
+        return torch.where(counts, F.cross_entropy(logits, targets, reduction="none"), 0).sum()
+    return _SoftmaxCrossEntropy.apply(top, weight, bias, targets, counts)
 
 
 class _SoftmaxCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, top: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, top: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, counts: Tensor | None) -> Tensor:
         weight = weight.to(factor_dtype(weight))
         logits = bias.new_empty(len(top), len(bias))  # (N, V)
         add_product(bias, top.to(weight.dtype), weight.t(), out=logits)
@@ -49,8 +55,12 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
         normaliser = probabilities.sum(dim=1, keepdim=True)  # (N, 1)
         probabilities /= normaliser
         d_logits = probabilities.scatter_add_(1, targets, -torch.ones_like(normaliser))  # (N, V): minus one-hot
+        nll = normaliser.log() - logit_of_target  # (N, 1)
+        if counts is not None:
+            nll = torch.where(counts.unsqueeze(1), nll, 0)
+            d_logits = d_logits.mul_(counts.unsqueeze(1))
         ctx.save_for_backward(top, weight, d_logits)
-        return (normaliser.log() - logit_of_target).sum()
+        return nll.sum()
 
     @staticmethod
     def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:
@@ -61,4 +71,4 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
         factor = d_logits.to(weight.dtype)  # (N, V)
         d_top = torch.mm(factor, weight).to(top.dtype).mul_(d_loss)  # (N, H)
         d_weight = torch.mm(factor.t(), (top * d_loss).to(weight.dtype)).to(d_bias.dtype)  # (V, H)
-        return d_top, d_weight, d_bias, None
+        return d_top, d_weight, d_bias, None, None

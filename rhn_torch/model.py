@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rhn.checkpoint import CheckpointError, load_checkpoint
+from rhn.port_tools import NO_REGULARIZATION, Regularization, Window
 from rhn.spec.arguments import check_masks
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks
@@ -19,6 +20,22 @@ from rhn.spec.parameters import parameter_shapes
 from rhn_torch.layer import RHN
 from rhn_torch.loss import softmax_cross_entropy
 from rhn_torch.weights import from_spec, mask_tensors, to_spec
+
+
+class Top(NamedTuple):
+    """What comes out of the layers.
+
+    Attributes:
+        softmax_input: (T, B, H), masked; (T, B, E) if it is projected.
+        masked: (T, B, H).
+        outputs: (T, B, H), not masked.
+        state: per layer (B, H) after the window.
+    """
+
+    softmax_input: Tensor
+    masked: Tensor
+    outputs: Tensor
+    state: list[Tensor]
 
 
 class RHNLanguageModel(nn.Module):
@@ -104,9 +121,9 @@ class RHNLanguageModel(nn.Module):
 
         Results have the dtype of the parameters, also under `torch.autocast`.
         """
-        top, new_state = self._top(tokens, state, masks, sparse_gradient=False)  # (T, B, H)
-        logits = F.linear(top, self._softmax_weight(), self.softmax_bias)  # (T, B, V)
-        return logits.transpose(0, 1).to(self.softmax_bias.dtype), new_state
+        top = self._top(tokens, state, masks, sparse_gradient=False)
+        logits = F.linear(top.softmax_input, self._softmax_weight(), self.softmax_bias)  # (T, B, V)
+        return logits.transpose(0, 1).to(self.softmax_bias.dtype), top.state
 
     def negative_log_likelihood(
         self,
@@ -114,22 +131,57 @@ class RHNLanguageModel(nn.Module):
         targets: Tensor,
         state: Sequence[Tensor] | None = None,
         masks: VariationalMasks | None = None,
+        length: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """Negative log-likelihood of the targets (B, T) in nats, summed over window and batch; state after the window.
 
         The same as cross-entropy of what `forward` returns, in less time and memory, but without second derivative.
+        With a `length`, (), only so many time steps are there.
         """
+        nll, _, new_state = self.training_loss(Window(tokens, targets, state, masks, length))
+        return nll, new_state
+
+    def training_loss(
+        self, window: Window, regularization: Regularization = NO_REGULARIZATION
+    ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+        """`negative_log_likelihood`, what the regularisation of activations adds to it, and the state."""
+        tokens, targets, state, masks, length = window
         # A tied embedding has a dense gradient from the softmax already: a sparse one is added to it in place, where a
         # second dense one would cost another (V, H) matrix. On a GPU that sum would wait for the device.
         sparse_gradient = self.config.tie_weights and self.embedding.device.type == "cpu"
-        top, new_state = self._top(tokens, state, masks, sparse_gradient)  # (T, B, H)
-        nll = softmax_cross_entropy(top.flatten(0, 1), self._softmax_weight(), self.softmax_bias, targets.t().flatten())
-        return nll, new_state
+        top = self._top(tokens, state, masks, sparse_gradient, length)
+        batch_size, steps = tokens.shape
+        counts = None if length is None else torch.arange(steps, device=tokens.device) < length  # (T,)
+        nll = softmax_cross_entropy(
+            top.softmax_input.flatten(0, 1),
+            self._softmax_weight(),
+            self.softmax_bias,
+            targets.t().flatten(),
+            None if counts is None else counts.repeat_interleave(batch_size, output_size=steps * batch_size),
+        )
+        return nll, self._penalty(top, counts, regularization), top.state
+
+    def _penalty(self, top: Top, counts: Tensor | None, regularization: Regularization) -> Tensor | None:
+        """SPEC.md 5.11, summed over window and batch, mean over the units; padding is zero in the outputs already."""
+        terms = []
+        if regularization.activation is not None:
+            terms.append(regularization.activation * top.masked.square().sum())
+        if regularization.temporal is not None:
+            changes = top.outputs.diff(dim=0)  # (T - 1, B, H)
+            if counts is not None:
+                changes = changes * counts[1:, None, None]
+            terms.append(regularization.temporal * changes.square().sum())
+        return torch.stack(terms).sum() / self.config.hidden_size if terms else None
 
     def _top(
-        self, tokens: Tensor, state: Sequence[Tensor] | None, masks: VariationalMasks | None, sparse_gradient: bool
-    ) -> tuple[Tensor, list[Tensor]]:
-        """What the softmax sees, (T, B, H), masked, or (T, B, E), projected; and the state after the window."""
+        self,
+        tokens: Tensor,
+        state: Sequence[Tensor] | None,
+        masks: VariationalMasks | None,
+        sparse_gradient: bool,
+        length: Tensor | None = None,
+    ) -> Top:
+        """All below the softmax."""
         if tokens.dim() != 2 or tokens.is_floating_point():
             raise ValueError(
                 f"tokens of shape {tuple(tokens.shape)} and dtype {tokens.dtype} are not accepted: expected (B, T)"
@@ -144,12 +196,13 @@ class RHNLanguageModel(nn.Module):
         h_0 = None if state is None else torch.stack(list(state))  # (num_layers, B, H)
         if h_0 is not None and masks.carried is not None:
             h_0 = h_0 * masks.carried.unsqueeze(-1)
-        top, h_n = self.rhn(x, h_0, masks)  # (T, B, H), (num_layers, B, H)
+        lengths = None if length is None else length.expand(len(tokens))  # (B,)
+        outputs, h_n = self.rhn(x, h_0, masks, lengths)  # (T, B, H), (num_layers, B, H)
+        masked = outputs
         if masks.output is not None:
-            top = top * (masks.output if masks.output.dim() == 2 else masks.output.transpose(0, 1))
-        if self.projection_weight is not None:
-            top = F.linear(top, self.projection_weight)  # (T, B, E)
-        return top, list(h_n.unbind())
+            masked = outputs * (masks.output if masks.output.dim() == 2 else masks.output.transpose(0, 1))
+        projected = masked if self.projection_weight is None else F.linear(masked, self.projection_weight)
+        return Top(projected, masked, outputs, list(h_n.unbind()))
 
     def _softmax_weight(self) -> Tensor:
         """(V, H); (V, E) if the top is projected."""

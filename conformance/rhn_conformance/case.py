@@ -5,8 +5,8 @@ Everything else in this package is written in these words, so this module import
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -63,12 +63,13 @@ class Window:
 
 @dataclass(frozen=True)
 class Step:
-    """A training step: its window and what the optimiser is told."""
+    """A training step: its window, what the optimiser is told, and arguments that a model need not know (3.5, 5.11)."""
 
     window: Window
     learning_rate: float
     weight_decay: float
     max_grad_norm: float
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,13 @@ class Inputs:
     def program(self) -> Hashable:
         """Cases of one program give a backend that compiles nothing new to do, but for the shapes of their windows."""
         masks = self.double_window.masks
-        return self.config, self.recompute, masks and tuple(mask is None for mask in masks), self.time_masks
+        return (
+            self.config,
+            self.recompute,
+            masks and tuple(mask is None for mask in masks),
+            self.time_masks,
+            *self.steps[0].extras,
+        )
 
     def build(self, backend: Backend, dtype: str, device: str | None) -> Model:
         """A new model with these parameters."""

@@ -28,7 +28,8 @@ def _forward(model: Model, inputs: Inputs) -> Tensors:
 def _loss(model: Model, inputs: Inputs) -> Tensors:
     step = inputs.steps[0]
     window = step.window
-    loss, _, state = model.gradients(window.tokens, window.targets, inputs.state, window.masks, step.weight_decay)
+    arguments = window.tokens, window.targets, inputs.state, window.masks, step.weight_decay
+    loss, _, state = model.gradients(*arguments, **step.extras)
     return {"loss": np.array(loss), **_named_state(state)}
 
 
@@ -41,7 +42,8 @@ def _evaluation(model: Model, inputs: Inputs) -> Tensors:
 def _gradients(model: Model, inputs: Inputs) -> Tensors:
     step = inputs.steps[0]
     window = step.window
-    _, gradients, _ = model.gradients(window.tokens, window.targets, inputs.state, window.masks, step.weight_decay)
+    arguments = window.tokens, window.targets, inputs.state, window.masks, step.weight_decay
+    _, gradients, _ = model.gradients(*arguments, **step.extras)
     return gradients
 
 
@@ -78,6 +80,7 @@ def training(model: Model, inputs: Inputs) -> Iterator[Tensors]:
             step.learning_rate,
             step.weight_decay,
             step.max_grad_norm,
+            **step.extras,
         )
         yield {
             "loss": model.to_numpy(loss),

@@ -121,6 +121,12 @@ def check_targets(targets: ArrayLike, tokens_shape: tuple[int, ...], vocab_size:
     return array
 
 
+def check_length(length: int, tokens: NDArray[Any]) -> None:
+    """Raise ValueError unless `length` is an integer from 1 to the number of time steps of `tokens` (B, T)."""
+    if isinstance(length, bool) or not isinstance(length, numbers.Integral) or not 1 <= length <= tokens.shape[-1]:
+        raise refusal("length", length, f"an integer from 1 to {tokens.shape[-1]}, the time steps of the window")
+
+
 def check_state(config: RHNConfig, state: Sequence[Any], batch_size: int) -> None:
     """Raise ValueError unless `state`, of arrays of any framework, is (B, H) per layer."""
     shapes = [tuple(s.shape) for s in state]

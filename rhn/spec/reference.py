@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rhn.spec.arguments import check_masks, check_state, check_targets, check_tokens
+from rhn.spec.arguments import check_length, check_masks, check_state, check_targets, check_tokens
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import NO_MASKS, VariationalMasks
 from rhn.spec.optimizers import Optimizer, OptimizerState
@@ -184,7 +184,8 @@ class _Trace(NamedTuple):
     masks: VariationalMasks
     layers: list[tuple[LayerWeights, Array, list[list[MicroStep]]]]  # weights, input, micro-steps
     top: Array  # (B, T, H) input of the softmax, masked; (B, T, E) if it is projected
-    unprojected: Array  # (B, T, H)
+    outputs: Array  # (B, T, H) of the top layer, not masked
+    unprojected: Array  # (B, T, H), masked
     logits: Array  # (B, T, V)
     state: list[Array]  # per layer (B, H)
 
@@ -229,6 +230,22 @@ def cross_entropy(logits: Array, targets: ArrayLike) -> Array:
     return log_normaliser - np.take_along_axis(shifted, targets[..., None], axis=-1)[..., 0]
 
 
+def cut(
+    tokens: ArrayLike, targets: ArrayLike, masks: VariationalMasks | None, length: int | None
+) -> tuple[NDArray[Any], NDArray[Any], VariationalMasks | None]:
+    """The first `length` time steps; None is all.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    tokens, targets = np.asarray(tokens), np.asarray(targets)
+    if length is None:
+        return tokens, targets, masks
+    check_length(length, tokens)
+    steps = slice(0, length)
+    return tokens[:, steps], targets[:, steps], None if masks is None else masks.columns(steps)
+
+
 def loss(
     config: RHNConfig,
     parameters: Mapping[str, Array],
@@ -237,11 +254,19 @@ def loss(
     state: Sequence[ArrayLike] | None = None,
     masks: VariationalMasks | None = None,
     weight_decay: float = 0.0,
+    activation_regularization: float = 0.0,
+    temporal_activation_regularization: float = 0.0,
+    length: int | None = None,
 ) -> Array:
     """The scalar that `gradients` differentiates: cross-entropy summed over time and averaged over the batch, plus
-    0.5 * weight_decay * sum of squares of every parameter."""
-    logits, _ = forward(config, parameters, tokens, state, masks)
-    data_loss = cross_entropy(logits, targets).sum() / len(logits)
+    0.5 * weight_decay * sum of squares of every parameter, plus what the regularisation of activations adds."""
+    tokens, targets, masks = cut(tokens, targets, masks, length)
+    trace = _forward(config, parameters, tokens, state, masks)
+    data_loss = cross_entropy(trace.logits, targets).sum() / len(trace.logits)
+    changes = trace.outputs[:, 1:] - trace.outputs[:, :-1]  # (B, T - 1, H)
+    units = len(trace.outputs) * config.hidden_size  # B*H
+    data_loss = data_loss + activation_regularization * np.sum(np.square(trace.unprojected)) / units
+    data_loss = data_loss + temporal_activation_regularization * np.sum(np.square(changes)) / units
     return data_loss + 0.5 * weight_decay * sum(np.sum(np.square(np.asarray(p))) for p in parameters.values())
 
 
@@ -253,11 +278,16 @@ def gradients(
     state: Sequence[ArrayLike] | None = None,
     masks: VariationalMasks | None = None,
     weight_decay: float = 0.0,
+    activation_regularization: float = 0.0,
+    temporal_activation_regularization: float = 0.0,
+    length: int | None = None,
 ) -> tuple[float, Parameters, list[Array]]:
-    """Loss without the weight-decay term, its gradients with it, and the state after the window.
+    """Loss without weight decay and regularisation, its gradients with them, and the state after the window.
 
-    Arguments and errors as in `forward`; `targets` are (B, T) integers below V.
+    Arguments and errors as in `forward`; `targets` are (B, T) integers below V. With a `length`, only so many time
+    steps are there (SPEC.md 3.5). The two regularisations are those of SPEC.md 5.11.
     """
+    tokens, targets, masks = cut(tokens, targets, masks, length)
     p = {name: np.asarray(value, dtype=np.float64) for name, value in parameters.items()}
     trace = _forward(config, p, tokens, state, masks)
     batch_size = len(trace.tokens)
@@ -274,8 +304,14 @@ def gradients(
     if config.has_projection:
         grads["projection.weight"] = np.einsum("bth,bte->he", trace.unprojected, d_top)  # (H, E)
         d_top = d_top @ p["projection.weight"].T  # (B, T, H)
+    units = batch_size * config.hidden_size  # B*H
+    if activation_regularization:
+        d_top = d_top + 2.0 * activation_regularization / units * trace.unprojected
     if trace.masks.output is not None:
         d_top = d_top * _over_time(trace.masks.output)
+    if temporal_activation_regularization:
+        d_changes = 2.0 * temporal_activation_regularization / units * np.diff(trace.outputs, axis=1)  # (B, T - 1, H)
+        d_top = d_top + np.pad(d_changes, ((0, 0), (1, 0), (0, 0))) - np.pad(d_changes, ((0, 0), (0, 1), (0, 0)))
 
     # Layers, from the top.
     d_x = d_top
@@ -309,6 +345,9 @@ def gradients_of_processes(
     state: Sequence[ArrayLike] | None = None,
     masks: VariationalMasks | None = None,
     weight_decay: float = 0.0,
+    activation_regularization: float = 0.0,
+    temporal_activation_regularization: float = 0.0,
+    length: int | None = None,
 ) -> tuple[float, Parameters, list[Array]]:
     """As `gradients`, the way in which several processes compute them together, each with its rows of the batch."""
     tokens, targets = np.asarray(tokens), np.asarray(targets)
@@ -320,7 +359,9 @@ def gradients_of_processes(
         rows = slice(process * own, (process + 1) * own)
         own_state = state and [np.asarray(s)[rows] for s in state]
         own_masks = None if masks is None else masks.rows(rows)
-        own_loss, grads, new_state = gradients(config, parameters, tokens[rows], targets[rows], own_state, own_masks)
+        own_window = tokens[rows], targets[rows], own_state, own_masks
+        regularization = activation_regularization, temporal_activation_regularization
+        own_loss, grads, new_state = gradients(config, parameters, *own_window, 0.0, *regularization, length)
         data_loss += share * own_loss
         total = {name: total[name] + share * g for name, g in grads.items()}
         states.append(new_state)
@@ -427,7 +468,7 @@ def _forward(
     unprojected = x if masks.output is None else x * _over_time(masks.output)  # (B, T, H)
     top = unprojected @ p["projection.weight"] if config.has_projection else unprojected  # (B, T, E), or (B, T, H)
     logits = top @ _softmax_weight(config, p) + p["softmax.bias"]  # (B, T, V)
-    return _Trace(tokens, masks, layers, top, unprojected, logits, new_state)
+    return _Trace(tokens, masks, layers, top, x, unprojected, logits, new_state)
 
 
 def _over_time(output_mask: Array) -> Array:

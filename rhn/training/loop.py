@@ -149,6 +149,7 @@ class Trainer:
         """Train to the epoch's end, to the next check, or to a reason to pause, which is returned."""
         p, o = self.progress, self.plan.options
         learning_rate = self.plan.learning_rate(p.epoch, p.valid_scores)
+        extras = self.plan.extras_of(self.model)
         last_reading = last_save = time.monotonic()
         reason = ""
         with self._shown_progress() as shown, closing(self._prepared_windows()) as prepared:
@@ -156,7 +157,7 @@ class Trainer:
                 if self._check_is_due() or (reason := self._reason_to_pause()):
                     break
                 loss, self.state = self.model.train_step(
-                    inputs, targets, self.state, masks, learning_rate, o.weight_decay, o.max_grad_norm
+                    inputs, targets, self.state, masks, learning_rate, o.weight_decay, o.max_grad_norm, **extras
                 )
                 self._unread.append((loss, self.model.last_grad_norm))
                 p.window += 1

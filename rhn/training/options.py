@@ -117,6 +117,12 @@ class Options:
         "NT-ASGD: average the weights once validation is worse than that many checks ago",
     )
     weight_decay: float = _training(1e-7, number(zero=True), "adds 0.5 * weight_decay * |parameters|^2 to the loss")
+    activation_regularization: float = _training(
+        0.0, number(zero=True), "AWD's alpha: adds so much of the mean squared output to the loss", "alpha"
+    )
+    temporal_activation_regularization: float = _training(
+        0.0, number(zero=True), "AWD's beta: likewise of the squared change of the output from step to step", "beta"
+    )
     decoupled_weight_decay: bool = _training(
         False, flag(), "instead shrink the weights beside the step (AdamW; with sgd as in Torch7)", may_change=False
     )

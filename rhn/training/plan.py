@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rhn.backend import check_precision
+from rhn.backend import Model, check_precision
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import DropRates
 from rhn.spec.optimizers import Optimizer
@@ -85,6 +86,20 @@ class Plan:
     def learning_rate(self, epoch: int, valid_scores: Sequence[float]) -> float:
         """Rate of epoch `epoch`, counted from 0, after the validation scores of those before."""
         return self.schedule.rate(epoch, valid_scores)
+
+    def extras_of(self, model: Model) -> dict[str, Any]:
+        """Arguments of the model's training steps that it need not know, where they are used.
+
+        Raises:
+            OptionError: it does not know them.
+        """
+        names = ("activation_regularization", "temporal_activation_regularization")
+        extras = {name: value for name in names if (value := getattr(self.options, name))}
+        known = inspect.signature(model.train_step).parameters
+        for name, value in extras.items():
+            if name not in known:
+                raise OptionError(f"{name}={value!r} is not accepted: this backend has no such training step")
+        return extras
 
     def precision(self, *, training: bool, device: str) -> str:
         """To what factors of matrix products may be rounded: by default a GPU trains in tf32, and scores in float32.

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rhn.port_tools import Window
+from rhn.port_tools import NO_REGULARIZATION, Regularization, Window
 
 StepResults = tuple[Tensor, list[Tensor], Tensor]  # loss (), state per layer (B, H), norm ()
-# Of (window, learning_rate, weight_decay, max_grad_norm): tensors on the device, but for the last two, which are
-# numbers; the learning rate is () and float64.
-TrainStep = Callable[[Window, Tensor, float, float], StepResults]
+# Of (window, learning_rate, weight_decay, max_grad_norm, regularization): tensors on the device, but for the last
+# three, which are numbers; the learning rate is () and float64.
+TrainStep = Callable[[Window, Tensor, float, float, Regularization], StepResults]
 
 
 class StepInputs(NamedTuple):
@@ -29,8 +29,14 @@ class StepInputs(NamedTuple):
 
     def map(self, function: Callable[[Tensor], Any]) -> StepInputs:
         """The same structure of what `function` makes of every tensor, one after the other."""
-        tokens, targets, state, masks = self.window
-        window = Window(function(tokens), function(targets), [function(s) for s in state], masks.map(function))
+        tokens, targets, state, masks, length = self.window
+        window = Window(
+            function(tokens),
+            function(targets),
+            [function(s) for s in state],
+            masks.map(function),
+            None if length is None else function(length),
+        )
         return StepInputs(window, function(self.learning_rate))
 
     def tensors(self) -> list[Tensor]:
@@ -41,7 +47,7 @@ class StepInputs(NamedTuple):
 
     def form(self) -> tuple[Any, ...]:
         """The same for two windows if and only if all their shapes are, and both have the same kinds of masks."""
-        kinds = tuple(mask is not None for mask in self.window.masks)
+        kinds = tuple(part is not None for part in (*self.window.masks, self.window.length))
         return kinds, tuple(tensor.shape for tensor in self.tensors())
 
 
@@ -60,17 +66,24 @@ class StaticSteps:
         self._steps: dict[Any, _StaticStep] = {}
 
     def __call__(
-        self, step: TrainStep, window: Window, learning_rate: float, weight_decay: float, max_grad_norm: float
+        self,
+        step: TrainStep,
+        window: Window,
+        learning_rate: float,
+        weight_decay: float,
+        max_grad_norm: float,
+        regularization: Regularization = NO_REGULARIZATION,
     ) -> StepResults:
         """Loss, state and norm of `step`, always the same one, which is not kept.
 
         Besides its arguments it may read and change, in place, what outlives this object.
         """
         inputs = StepInputs(window, torch.tensor(learning_rate, dtype=torch.float64))
-        key = (inputs.form(), weight_decay, max_grad_norm)
+        numbers = weight_decay, max_grad_norm, regularization
+        key = (inputs.form(), numbers)
         if key not in self._steps:
             self._steps[key] = _StaticStep(inputs, self._device, self._recorder)
-        return self._steps[key](step, inputs, weight_decay, max_grad_norm)
+        return self._steps[key](step, inputs, *numbers)
 
 
 class _StaticStep:
@@ -86,12 +99,19 @@ class _StaticStep:
         self._is_warm = False
         self._replay: Callable[[], StepResults] | None = None
 
-    def __call__(self, step: TrainStep, inputs: StepInputs, weight_decay: float, max_grad_norm: float) -> StepResults:
+    def __call__(
+        self,
+        step: TrainStep,
+        inputs: StepInputs,
+        weight_decay: float,
+        max_grad_norm: float,
+        regularization: Regularization,
+    ) -> StepResults:
         for buffer, value in zip(self._buffers.tensors(), inputs.tensors(), strict=True):
             # From pinned memory the host need not wait; its allocator keeps the memory until it has been read.
             in_reach = value.pin_memory() if buffer.is_cuda and not value.is_cuda else value
             buffer.copy_(in_reach, non_blocking=True)
-        loss, state, norm = self._run(lambda: step(*self._buffers, weight_decay, max_grad_norm))
+        loss, state, norm = self._run(lambda: step(*self._buffers, weight_decay, max_grad_norm, regularization))
         return loss.clone(), [s.clone() for s in state], norm.clone()
 
     def _run(self, step: Callable[[], StepResults]) -> StepResults:

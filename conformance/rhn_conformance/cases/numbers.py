@@ -47,6 +47,7 @@ class Description:
         recompute: the backend may compute parts of the forward again in the backward.
         learning_rate: of the optimiser.
         weight_decay: coefficient; 0 is none.
+        extras: further arguments of the training steps, by name.
         max_grad_norm: clipping is active if the gradient is longer than that.
         dtypes: that it is run in.
     """
@@ -70,6 +71,7 @@ class Description:
     learning_rate: float = 0.2
     weight_decay: float = 0.0
     max_grad_norm: float = 100.0
+    extras: tuple[tuple[str, float | int], ...] = ()
     dtypes: tuple[str, ...] = DTYPES
 
 
@@ -106,7 +108,14 @@ def make_inputs(description: Description) -> Inputs:
         state=_state(description, seed) if description.given_state else None,
         double_window=double_window,
         steps=tuple(
-            Step(w, description.learning_rate, description.weight_decay, description.max_grad_norm) for w in windows
+            Step(
+                w,
+                description.learning_rate,
+                description.weight_decay,
+                description.max_grad_norm,
+                dict(description.extras),
+            )
+            for w in windows
         ),
         optimizer=description.optimizer,
         averaging=description.averaging,

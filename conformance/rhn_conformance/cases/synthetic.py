@@ -108,6 +108,18 @@ def _growing_cases() -> list[Description]:
             max_grad_norm=CLIPPED,
         ),
         *_optimizer_cases(plain),
+        replace(
+            with_all_masks,
+            name="length-and-activation-regularization",
+            clauses=("3.5", "5.11"),
+            config=_config(num_layers=2),
+            length=4,
+            extras=(
+                ("activation_regularization", 2.0),
+                ("temporal_activation_regularization", 1.5),
+                ("length", 2),
+            ),
+        ),
         replace(with_all_masks, name="recompute", clauses=("6.3",), config=_tied(), recompute=True),
         replace(
             with_all_masks,
@@ -176,12 +188,14 @@ def _optimizer_cases(plain: Description) -> list[Description]:
             max_grad_norm=CLIPPED,
             averaging=True,
             num_steps=3,
+            dtypes=("float64",),
         ),
         replace(
             adam,
             name="adam-clipped-by-value",
             clauses=("5.4", "5.7"),
             optimizer=Optimizer("adam", epsilon=0.01, max_grad_value=0.05),  # large: else only signs would count
+            dtypes=("float64",),
         ),
     ]
 

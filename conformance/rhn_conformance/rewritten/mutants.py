@@ -204,6 +204,21 @@ MUTANTS: tuple[Mutant, ...] = (
         "5.9",
         ('steps = int(state["averaged_steps"]) + 1', 'steps = int(state["averaged_steps"]) + 2'),
     ),
+    Mutant(
+        "activations regularised without their mask",
+        "5.11",
+        ("activation_regularization / units * trace.unprojected", "activation_regularization / units * trace.outputs"),
+    ),
+    Mutant(
+        "first output regularised as a change from zero",
+        "5.11",
+        (
+            "d_changes = 2.0 * temporal_activation_regularization / units * np.diff(trace.outputs, axis=1)",
+            "d_top[:, 0] += 2.0 * temporal_activation_regularization / units * trace.outputs[:, 0]\n"
+            "        d_changes = 2.0 * temporal_activation_regularization / units * np.diff(trace.outputs, axis=1)",
+        ),
+    ),
+    Mutant("padding read", "3.5", ("steps = slice(0, length)", "steps = slice(0, length + 1)")),
     Mutant("momentum damped", "5.10", _in(_MOMENTUM, "+ direction", "+ (1.0 - optimizer.momentum) * direction")),
     # Several processes
     Mutant("processes average their means", "9.1", _in(_SHARE, "/ batch_size", "/ batch_size / processes")),
