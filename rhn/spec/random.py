@@ -26,6 +26,7 @@ class Purpose(enum.IntEnum):
     MONTE_CARLO = 7
     UPDATE_MASK = 8
     CARRIED_STATE = 9
+    WINDOW_LENGTH = 10
 
 
 def uniform(

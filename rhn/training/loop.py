@@ -28,12 +28,14 @@ from rhn.training.plan import Plan
 from rhn.training.run.progress import Progress
 from rhn.training.schedules import averaging_is_due, epochs_since_best
 from rhn.training.score import UNITS, in_units
+from rhn.training.variable import VariableWindows, padded
 from rhn_datasets import Corpus, windows
+from rhn_datasets.batching import Windows
 
 SECONDS_BETWEEN_READINGS = 1.0  # reading a loss waits for the device, so it is done at most this often
 HOPELESS = 3.0  # a loss of so many times that of guessing among all symbols has exploded
 
-PreparedWindow = tuple[NDArray[np.int32], NDArray[np.int32], VariationalMasks]
+PreparedWindow = tuple[NDArray[np.int32], NDArray[np.int32], VariationalMasks, int]
 
 
 class DivergedError(ArithmeticError):
@@ -89,12 +91,12 @@ class Trainer:
         self.progress = progress
         self.run = run
         o = plan.options
-        self.windows = windows(corpus.train, o.batch_size, o.bptt_length, drop_last=True)
+        self.windows = self._cut_epoch()
         self.processes = processes
         self.rows = processes.rows(o.batch_size)  # of the batch, that this process trains on
         self.state: Any = [s[self.rows] for s in state] or self._zero_state()
         self._meetings = Meetings(processes)
-        self._unread: list[tuple[Any, Any]] = []  # (loss, gradient norm) per step, still on the device
+        self._unread: list[tuple[Any, Any, int]] = []  # (loss, gradient norm, length) per step, still on the device
         self._started = time.monotonic()
         self._hopeless_loss = HOPELESS * math.log(max(model.config.vocab_size, 2))  # nats per token
 
@@ -153,13 +155,16 @@ class Trainer:
         last_reading = last_save = time.monotonic()
         reason = ""
         with self._shown_progress() as shown, closing(self._prepared_windows()) as prepared:
-            for inputs, targets, masks in prepared:
+            for inputs, targets, masks, length in prepared:
                 if self._check_is_due() or (reason := self._reason_to_pause()):
                     break
+                rate = learning_rate
+                if o.bptt_jitter is not None:
+                    extras["length"], rate = length, learning_rate * length / o.bptt_length
                 loss, self.state = self.model.train_step(
-                    inputs, targets, self.state, masks, learning_rate, o.weight_decay, o.max_grad_norm, **extras
+                    inputs, targets, self.state, masks, rate, o.weight_decay, o.max_grad_norm, **extras
                 )
-                self._unread.append((loss, self.model.last_grad_norm))
+                self._unread.append((loss, self.model.last_grad_norm, length))
                 p.window += 1
                 p.step += 1
                 reads, saves = self._meetings.decide(
@@ -183,7 +188,16 @@ class Trainer:
     def _start_epoch(self) -> None:
         """The stream starts anew."""
         self.progress.epoch, self.progress.window = self.progress.epoch + 1, 0
+        self.windows = self._cut_epoch()
         self.state = self._zero_state()
+
+    def _cut_epoch(self) -> Windows | VariableWindows:
+        """The windows of the epoch in work."""
+        p, o = self.progress, self.plan.options
+        fixed = windows(self.corpus.train, o.batch_size, o.bptt_length, drop_last=True)
+        if o.bptt_jitter is None:
+            return fixed
+        return VariableWindows(fixed.rows, o.seed, p.step - p.window, o.bptt_length, o.bptt_jitter)
 
     def _check(self, epoch_is_over: bool) -> None:
         """Score, save, and make ready for what follows."""
@@ -251,8 +265,10 @@ class Trainer:
     def _read_losses(self, shown: ShownProgress) -> None:
         """Bring the losses from the device to the record; DivergedError if one of them is not finite."""
         p, o = self.progress, self.plan.options
-        for i, (device_loss, device_norm) in enumerate(self._unread):
+        for i, (device_loss, device_norm, length) in enumerate(self._unread):
             loss, norm = float(self.model.to_numpy(device_loss)), float(self.model.to_numpy(device_norm))
+            if length != o.bptt_length:
+                loss *= o.bptt_length / length  # as of a window of the usual length
             step = p.step - len(self._unread) + i + 1
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise DivergedError(f"loss {loss} with gradient norm {norm} at step {step} (epoch {p.epoch + 1})")
@@ -287,8 +303,8 @@ class Trainer:
         return self.model.zero_state(self.rows.stop - self.rows.start)
 
     def _prepared_windows(self) -> Generator[PreparedWindow, None, None]:
-        """Inputs (b, T), targets (b, T) and masks of the windows left, of the b rows of this process, the next made
-        while one is trained on."""
+        """Inputs (b, T), targets (b, T), masks and length of the windows left, of the b rows of this process, the next
+        made while one is trained on."""
         first_window, first_step, o = self.progress.window, self.progress.step, self.plan.options
 
         def prepare(window: int) -> PreparedWindow:
@@ -303,7 +319,10 @@ class Trainer:
                 time_masks=o.time_masks,
                 reset_probability=o.reset_probability,
             )
-            return inputs[self.rows], targets[self.rows], masks.rows(self.rows)
+            length = inputs.shape[1]
+            if o.bptt_jitter is not None:
+                inputs, targets, masks = padded(inputs, targets, masks, o.bptt_length, o.bptt_jitter)
+            return inputs[self.rows], targets[self.rows], masks.rows(self.rows), length
 
         with ThreadPoolExecutor(max_workers=1) as pool:
             coming = [pool.submit(prepare, window) for window in range(first_window, len(self.windows))[:1]]

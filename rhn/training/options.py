@@ -95,6 +95,12 @@ class Options:
         commands=("train", "evaluate", "evaluate_mc"),
         may_change=False,
     )
+    bptt_jitter: float | None = _training(
+        None,
+        either(number(), None),
+        "AWD's: windows of changing lengths, of this deviation; None: of one",
+        may_change=False,
+    )
     epochs: int = _training(500, integer(), "passes over the training data", "max_max_epoch")
     optimizer: str = _training("sgd", one_of(*OPTIMIZERS), "what a step does with the gradients", may_change=False)
     momentum: float = _training(0.0, fraction(), "sgd: decay of the sum of gradients along which a step goes")

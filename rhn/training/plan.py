@@ -96,7 +96,8 @@ class Plan:
         names = ("activation_regularization", "temporal_activation_regularization")
         extras = {name: value for name in names if (value := getattr(self.options, name))}
         known = inspect.signature(model.train_step).parameters
-        for name, value in extras.items():
+        needed = {**extras, "length": self.options.bptt_jitter} if self.options.bptt_jitter else extras
+        for name, value in needed.items():
             if name not in known:
                 raise OptionError(f"{name}={value!r} is not accepted: this backend has no such training step")
         return extras

@@ -76,6 +76,16 @@ MELIS_24M: dict[str, Any] = {
 
 TUNED: dict[str, dict[str, Any]] = {
     "ptb_ntasgd": {"dataset": "ptb", "recurrence_depth": 10, "hidden_size": 830, **NTASGD},
+    # The same with the windows and the regularisation of Merity et al. 2018; nobody has published it for an RHN.
+    "ptb_awd": {
+        "dataset": "ptb",
+        "recurrence_depth": 10,
+        "hidden_size": 830,
+        **NTASGD,
+        "bptt_jitter": 5.0,
+        "activation_regularization": 2.0,
+        "temporal_activation_regularization": 1.0,
+    },
     "ptb_melis_10m": {
         **MELIS_24M,
         "hidden_size": 586,

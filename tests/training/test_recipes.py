@@ -19,6 +19,7 @@ OF_THE_PAPER = [name for name in RECIPES if name != "demo" and name not in TUNED
 # Of the recipes beyond the paper: the vocabulary, and the number of parameters.
 SIZES = {
     "ptb_ntasgd": (10_000, 23_482_400),
+    "ptb_awd": (10_000, 23_482_400),
     "ptb_melis_10m": (10_000, 9_996_612),
     "ptb_melis_24m": (10_000, 23_997_558),
     "ptb_melis_24m_update": (10_000, 23_997_558),

@@ -110,8 +110,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"average_after": 1, "learning_rate": 0.5},
         {"drop_state": 0.5},
         {"evaluate_steps": 30, "schedule": "plateau", "average_after": 1, "momentum": 0.8, "learning_rate": 0.02},
+        {"bptt_jitter": 2.0, "activation_regularization": 2.0, "drop_embedding": 0.3, "time_masks": True},
     ],
-    ids=["sgd", "adam", "averaging", "dropout", "checks"],
+    ids=["sgd", "adam", "averaging", "dropout", "checks", "lengths"],
 )
 def test_stopping_by_max_steps_and_resuming_changes_nothing(tmp_path: Path, options: dict[str, Any]) -> None:
     (tmp_path / "text.txt").write_text(TEXT)

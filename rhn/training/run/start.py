@@ -68,7 +68,8 @@ def digest_of(corpus: Corpus) -> str:
 def _check_place(progress: Progress, checkpoint: Checkpoint, corpus: Corpus, plan: Plan, file: Path) -> None:
     """CheckpointError unless the run can stand there, in the middle of these data and with this carried state."""
     o = plan.options
-    in_epoch = len(windows(corpus.train, o.batch_size, o.bptt_length, drop_last=True))
+    shortest = o.bptt_length if o.bptt_jitter is None else 1  # of its windows, at the least
+    in_epoch = len(windows(corpus.train, o.batch_size, shortest, drop_last=True))
     rows = [len(s) for s in checkpoint.state]
     epochs = [row["epoch"] for row in progress.history]
     if o.evaluate_steps is None and epochs != list(range(1, progress.epoch + 1)):
