@@ -191,3 +191,12 @@ def test_an_epoch_reads_nothing_back_from_the_device() -> None:
         return loss, nll, model.last_grad_norm, state
 
     assert [leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(epoch, model.zero_state(3)))] == [(), (), (), (3, 6)]
+
+
+def test_windows_of_all_lengths_are_one_program() -> None:
+    case = make_case()
+    _train_step.clear_cache()
+    model = build(case)
+    for length in (3, 2, 1):
+        model.train_step(case.tokens, case.targets, case.state, case.masks, 0.1, 0.0, 10.0, length=length)
+    assert _train_step._cache_size() == 1

@@ -128,3 +128,11 @@ def test_evaluation_is_traced_once_and_then_once_for_all_other_shapes() -> None:
         logits, _ = reference.forward(case.config, case.parameters, tokens, case.state)
         assert relative_error(nll, reference.cross_entropy(logits, targets).sum()) < TOLERANCE
     assert model._call_log_likelihoods.experimental_get_tracing_count() == 2
+
+
+def test_windows_of_all_lengths_are_one_program() -> None:
+    case = make_case(recurrence_depth=1, length=3, batch_size=2)
+    model = TensorFlowBackend().build(case.config, case.parameters, "float64", "cpu")
+    for length in (3, 2, 1):
+        model.train_step(case.tokens, case.targets, case.state, case.masks, 0.1, 0.0, 5.0, length=length)
+    assert model._call_train_step.experimental_get_tracing_count() == 1

@@ -158,3 +158,11 @@ def test_nothing_waits_for_the_device(monkeypatch, options, optimizer, static_st
     assert {tensor.device.type for tensor in (loss, model.last_grad_norm, nll, *state)} == {"meta"}
     with pytest.raises(NotImplementedError):
         model.to_numpy(loss)
+
+
+def test_windows_of_all_lengths_are_one_static_step():
+    case = make_case()
+    model = TorchBackend(static_steps=True).build(case.config, case.parameters, "float32", "cpu")
+    for length in (3, 2, 1):
+        model.train_step(case.tokens, case.targets, case.state, case.masks, 0.1, 0.0, 10.0, length=length)
+    assert len(model._static_steps._steps) == 1
