@@ -24,6 +24,7 @@ from rhn.processes import ProcessLostError
 from rhn.text import one_line
 from rhn.training.console import say
 from rhn.training.evaluate.analyse import analyse_checkpoint
+from rhn.training.evaluate.cache import evaluate_cache as evaluate_with_cache
 from rhn.training.evaluate.dynamic import evaluate_dynamic as evaluate_dynamically
 from rhn.training.evaluate.generate import generate_text
 from rhn.training.evaluate.monte_carlo import evaluate_mc as evaluate_by_monte_carlo
@@ -107,6 +108,10 @@ def create_experiment(backend: str) -> RHNExperiment:
     @ex.command
     def evaluate_dynamic(_config: Mapping[str, Any]) -> float:
         return call(evaluate_dynamically, _config)
+
+    @ex.command
+    def evaluate_cache(_config: Mapping[str, Any]) -> float:
+        return call(evaluate_with_cache, _config)
 
     @ex.command
     def generate(_config: Mapping[str, Any]) -> None:

@@ -14,12 +14,13 @@ COMMANDS = {
     "evaluate": "Score a checkpoint of any backend on its data.",
     "evaluate_mc": "Score a checkpoint by Monte Carlo dropout: the mean probabilities of many dropout masks.",
     "evaluate_dynamic": "Score a checkpoint that goes on learning from the text that it is scored on.",
+    "evaluate_cache": "Score a checkpoint that also looks up what followed similar states in the text so far.",
     "generate": "Print text that a checkpoint makes up after a prompt.",
     "analyse": "Show what gates and states of a checkpoint do: activity, the loss without a gate, Jacobians.",
 }
 ALL = tuple(COMMANDS)
 TRAIN = ("train",)
-SCORES = ("evaluate", "evaluate_mc", "evaluate_dynamic", "analyse")
+SCORES = ("evaluate", "evaluate_mc", "evaluate_dynamic", "evaluate_cache", "analyse")
 OPENS = (*SCORES, "generate")
 
 

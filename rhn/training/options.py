@@ -197,7 +197,10 @@ class Options:
         None, either(path(), None), "the checkpoint file, of any backend", "load_model", commands=OPENS
     )
     part: str = _run(
-        "test", one_of(*PARTS), "part of the data", commands=("evaluate_mc", "evaluate_dynamic", "analyse")
+        "test",
+        one_of(*PARTS),
+        "part of the data",
+        commands=("evaluate_mc", "evaluate_dynamic", "evaluate_cache", "analyse"),
     )
     temperature: float = _run(1.0, number(), "divides the logits", commands=("evaluate", "generate"))
 
@@ -233,6 +236,17 @@ class Options:
     )
     dynamic_windows: int | None = _of(
         "evaluate_dynamic", None, either(integer(), None), "rms: over so many windows of the training data; None: all"
+    )
+
+    cache_window: int = _of("evaluate_cache", 500, integer(), "tokens back that the cache reaches")
+    cache_theta: float | None = _of(
+        "evaluate_cache",
+        None,
+        either(number(zero=True), None),
+        "how much the likeness of two states counts; None: the best of a grid on valid",
+    )
+    cache_lambda: float | None = _of(
+        "evaluate_cache", None, either(fraction(), None), "share of the cache; None: the best of a grid on valid"
     )
 
     prompt: str | None = _of(
