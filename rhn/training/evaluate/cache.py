@@ -177,7 +177,8 @@ def evaluate_cache(backend_name: str, values: Mapping[str, Any], given: Mapping[
         with shown_progress(f"cache, {part}", len(tokens) - 1, show=o.progress) as bar:
             return evaluate_with_cache(model, tokens, corpus.level, o.cache_window, thetas, lambdas, bar.update)
 
-    (theta, share), chosen, grid = (thetas[0], lambdas[0]), "", {}
+    theta, share, chosen = thetas[0], lambdas[0], ""
+    grid: dict[Setting, Score] = {}
     if len(thetas) * len(lambdas) > 1:
         _, grid = scored("valid", thetas, lambdas)
         theta, share = min(grid, key=lambda setting: grid[setting].nats)
