@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from numpy.typing import NDArray
 
 from rhn.checkpoint import CheckpointError, load_checkpoint
+from rhn.sampling import sample_tokens
 from rhn.spec.arguments import check_masks
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import NO_MASKS, VariationalMasks
@@ -167,6 +169,35 @@ class RHNLanguageModel(nnx.Module):
         model.load_parameters({n: tensors[n] for n in parameter_shapes(model.config) if n in tensors})
         return model
 
+    def generate(
+        self,
+        prompt: Sequence[int],
+        length: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int = 0,
+    ) -> list[int]:
+        """`length` tokens that continue the prompt, drawn from the model's distribution; nothing is dropped.
+
+        With the same weights, the same in every port, up to rounding.
+
+        Args:
+            prompt: at least one token, read first.
+            length: number of tokens to draw.
+            temperature, top_k, seed: see `rhn.sampling.sample_tokens`.
+
+        Raises:
+            ValueError: an argument is outside of what is accepted.
+        """
+
+        def step(token: int, state: Any) -> tuple[NDArray, Any]:
+            state = self.rhn.initialize_carry((1, self.config.embedding_width)) if state is None else state
+            logits, state = _next(self, jnp.array([[token]]), state)  # (1, 1, V)
+            return np.asarray(logits[0, 0]), state
+
+        return list(sample_tokens(step, prompt, length, temperature=temperature, top_k=top_k, seed=seed))
+
     def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
         """Copy in the tensors of `rhn.spec.parameters`.
 
@@ -191,3 +222,8 @@ class RHNLanguageModel(nnx.Module):
         if self.projection_weight is not None:
             tensors["projection.weight"] = copy_of(self.projection_weight)
         return tensors
+
+
+@nnx.jit
+def _next(model: RHNLanguageModel, tokens: Array, state: list[Array]) -> tuple[Array, list[Array]]:
+    return model(tokens, state)

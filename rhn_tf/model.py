@@ -11,6 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from rhn.checkpoint import load_language_model
+from rhn.sampling import sample_tokens
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks
 from rhn.spec.parameters import check_parameters
@@ -193,6 +194,42 @@ class RHNLanguageModel(keras.Model):
             *(p for p in own if p is not None),
             *(variable for cell in self.rhn.cells for variable in cell.parameters),
         ]
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        length: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int = 0,
+    ) -> list[int]:
+        """`length` tokens that continue the prompt, drawn from the model's distribution; nothing is dropped.
+
+        With the same weights, the same in every port, up to rounding.
+
+        Args:
+            prompt: at least one token, read first.
+            length: number of tokens to draw.
+            temperature, top_k, seed: see `rhn.sampling.sample_tokens`.
+
+        Raises:
+            ValueError: an argument is outside of what is accepted.
+        """
+        if not self.built:
+            self.build((None, None))
+        zero = [tf.zeros((1, self.config.hidden_size), self.compute_dtype)] * self.config.num_layers
+
+        @tf.function(jit_compile=True)
+        def next_logits(token: tf.Tensor, state: list[tf.Tensor]) -> list[tf.Tensor]:
+            top, *state = self.rhn(tf.gather(self.embedding, token), initial_state=state)  # (1, 1, H), per layer (1, H)
+            return [self._softmax_projection(top[0]), *state]
+
+        def step(token: int, state: Any) -> tuple[NDArray, Any]:
+            logits, *state = next_logits(tf.constant([[token]]), zero if state is None else state)  # (1, V)
+            return logits[0].numpy(), state
+
+        return list(sample_tokens(step, prompt, length, temperature=temperature, top_k=top_k, seed=seed))
 
     def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
         """Copy in the tensors of `rhn.spec.parameters`; a model that is not built yet becomes so.

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from rhn.checkpoint import CheckpointError, load_checkpoint
 from rhn.port_tools import NO_REGULARIZATION, Regularization, Window
+from rhn.sampling import sample_tokens
 from rhn.spec.arguments import check_masks
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks
@@ -226,6 +227,35 @@ class RHNLanguageModel(nn.Module):
         # A file to resume from also holds state and what the optimiser remembers.
         model.load_parameters({name: tensors[name] for name in parameter_shapes(model.config) if name in tensors})
         return model
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompt: Sequence[int],
+        length: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int = 0,
+    ) -> list[int]:
+        """`length` tokens that continue the prompt, drawn from the model's distribution; nothing is dropped.
+
+        With the same weights, the same in every port, up to rounding.
+
+        Args:
+            prompt: at least one token, read first.
+            length: number of tokens to draw.
+            temperature, top_k, seed: see `rhn.sampling.sample_tokens`.
+
+        Raises:
+            ValueError: an argument is outside of what is accepted.
+        """
+
+        def step(token: int, state: Any) -> tuple[NDArray, Any]:
+            logits, state = self(torch.tensor([[token]], device=self.embedding.device), state)  # (1, 1, V)
+            return logits[0, 0].double().cpu().numpy(), state
+
+        return list(sample_tokens(step, prompt, length, temperature=temperature, top_k=top_k, seed=seed))
 
     def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
         """Copy in the tensors of `rhn.spec.parameters`.

@@ -34,6 +34,7 @@ from rhn_datasets.batching import Windows
 
 SECONDS_BETWEEN_READINGS = 1.0  # reading a loss waits for the device, so it is done at most this often
 HOPELESS = 3.0  # a loss of so many times that of guessing among all symbols has exploded
+LARGEST_WEIGHT = 1e8  # no training that converges has larger ones
 
 PreparedWindow = tuple[NDArray[np.int32], NDArray[np.int32], VariationalMasks, int]
 
@@ -294,8 +295,9 @@ class Trainer:
     def _save_last(self) -> None:
         """Save where the run stands; DivergedError if that is no place to continue from."""
         parameters = self.model.parameters()
-        if not all(np.isfinite(value).all() for value in parameters.values()):
-            raise DivergedError(f"weights that are not finite after step {self.progress.step}")
+        largest = max(float(np.abs(value).max()) for value in parameters.values())
+        if not largest < LARGEST_WEIGHT:  # nor if it is no number
+            raise DivergedError(f"weights as large as {largest:.3g} after step {self.progress.step}")
         state = [self.processes.gather_rows(self.model.to_numpy(s)) for s in self.state]  # (B, H) per layer
         self.run.save_last(Checkpoint(parameters, state, self.model.optimizer_state()))
 

@@ -14,6 +14,7 @@ from rhn.backend import Backend, Model, load_backend
 from rhn.preflight import preflight
 from rhn.processes import ProcessLostError, join_processes
 from rhn.spec.config import RHNConfig
+from rhn.text import printable
 from rhn.training.console import be_silent, say, warn
 from rhn.training.evaluate.baseline import order_two_nats
 from rhn.training.evaluate.generate import generate
@@ -175,7 +176,8 @@ def _finish(
     def write_sample() -> None:
         prompt = corpus.test[: 1 if corpus.level == "word" else 20]
         sample = generate(model, prompt, SAMPLE_LENGTH[corpus.level], temperature=0.8, seed=o.seed)
-        folder.write_text("sample.txt", corpus.vocabulary.decode([*prompt, *sample]) + "\n")
+        text = corpus.vocabulary.decode([*prompt, *sample])
+        folder.write_text("sample.txt", printable(text) + "\n")  # people look at it with `cat`
 
     _on_its_own("the sample", write_sample)
     page = _on_its_own("the report", lambda: write_report(folder.path))

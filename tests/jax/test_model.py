@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from cases import make_case
+from cases import GENERATED, generating_case, make_case
 from flax import nnx
 
 import rhn
@@ -75,3 +75,12 @@ def test_one_model_of_the_graph_and_parameters_of_another() -> None:
     np.testing.assert_array_equal(logits, expected)
     np.testing.assert_array_equal(state, expected_state)
     assert logits.shape == (*case.tokens.shape, case.config.vocab_size)
+
+
+def test_generates_what_the_reference_does() -> None:
+    config, parameters = generating_case()
+    model = RHNLanguageModel(config, rngs=nnx.Rngs(0))
+    model.load_parameters(parameters)
+    assert model.generate([1, 2], 10, seed=4, top_k=5) == GENERATED
+    with pytest.raises(ValueError, match="temperature=0 is not accepted: expected a number above 0"):
+        model.generate([1, 2], 10, temperature=0)

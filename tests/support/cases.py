@@ -166,3 +166,12 @@ def errors_against_reference(model: Model, case: Case) -> dict[str, float]:
         for name, value in expected.items():
             compare(f"{name} after step {step}", actual[name], value)
     return errors
+
+
+GENERATED = [4, 2, 4, 2, 2, 2, 3, 3, 1, 2]  # by the reference, from the prompt 1, 2 with seed 4 and top_k 5
+
+
+def generating_case() -> tuple[rhn.RHNConfig, dict[str, NDArray]]:
+    """An architecture and parameters with which `generate` must give `GENERATED`."""
+    config = rhn.RHNConfig(11, 6, 2, num_layers=2)
+    return config, rhn.initial_parameters(config, seed=3, init_scale=0.9)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from cases import ARCHITECTURES, make_case, name_of
+from cases import ARCHITECTURES, GENERATED, generating_case, make_case, name_of
 
 import rhn
 from rhn.spec import reference
@@ -57,3 +57,12 @@ def test_trains_with_fit() -> None:
     expected = reference.loss(case.config, case.parameters, case.tokens, case.targets) / 5
     assert losses[0] == pytest.approx(expected, rel=1e-6)
     assert losses[2] < losses[0]
+
+
+def test_generates_what_the_reference_does() -> None:
+    config, parameters = generating_case()
+    model = RHNLanguageModel(config)
+    model.load_parameters(parameters)
+    assert model.generate([1, 2], 10, seed=4, top_k=5) == GENERATED
+    with pytest.raises(ValueError, match="temperature=0 is not accepted: expected a number above 0"):
+        model.generate([1, 2], 10, temperature=0)

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from cases import make_case
+from cases import GENERATED, generating_case, make_case
 from torch.nn import functional as F
 
 import rhn
@@ -116,3 +116,12 @@ def test_copies_and_state_dict(options):
     assert not torch.equal(model(tokens)[0], other(tokens)[0])
     other.load_state_dict(model.state_dict())
     assert torch.equal(model(tokens)[0], other(tokens)[0])
+
+
+def test_generates_what_the_reference_does():
+    config, parameters = generating_case()
+    model = RHNLanguageModel(config)
+    model.load_parameters(parameters)
+    assert model.generate([1, 2], 10, seed=4, top_k=5) == GENERATED
+    with pytest.raises(ValueError, match="temperature=0 is not accepted: expected a number above 0"):
+        model.generate([1, 2], 10, temperature=0)

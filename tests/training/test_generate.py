@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import GENERATED, generating_case
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rhn.training.evaluate.generate import decoded_pieces, default_prompt, generate_text
+import rhn
+from rhn.training.evaluate.generate import decoded_pieces, default_prompt, generate, generate_text
 from rhn.training.options import DEFAULTS, OptionError
 from rhn_datasets import DataError, Vocabulary
 
@@ -87,3 +89,9 @@ def test_impossible_options_are_named_before_anything_is_loaded(name: str, value
 def test_a_prompt_outside_of_the_vocabulary_is_named(call: Callable[..., Any]) -> None:
     with pytest.raises(DataError, match="'É' is not among the"):
         call(generate_text, prompt="École")
+
+
+def test_the_numbers_that_the_ports_must_draw() -> None:
+    config, parameters = generating_case()
+    model = rhn.load_backend("reference").build(config, parameters, "float64")
+    assert list(generate(model, np.array([1, 2]), 10, seed=4, top_k=5)) == GENERATED
