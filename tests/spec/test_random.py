@@ -27,6 +27,7 @@ def test_purposes_are_frozen() -> None:
         "MONTE_CARLO": 7,
         "UPDATE_MASK": 8,
         "CARRIED_STATE": 9,
+        "WINDOW_LENGTH": 10,
     }
 
 
