@@ -105,6 +105,14 @@ def steps_per_slice(length: int, batch_size: int, least_rows: int) -> int:
     return next(whole, length)
 
 
+MOST_LOGITS = 2**26  # that are made at once when a window is scored: 256 MiB in float32
+
+
+def rows_per_chunk(rows: int, vocab_size: int) -> int:
+    """Rows (time x batch) whose logits are made at once when a window is scored: all, up to `MOST_LOGITS` logits."""
+    return min(rows, max(1, MOST_LOGITS // vocab_size))
+
+
 class OptimizerMemory(NamedTuple):
     """`rhn.spec.optimizers.OptimizerState` by what it is; what is not remembered is None.
 

@@ -17,7 +17,7 @@ from jax import Array
 from numpy.typing import ArrayLike, NDArray
 
 from rhn.backend import State, check_precision
-from rhn.port_tools import NO_REGULARIZATION, Regularization, Window, check_window, choose_device
+from rhn.port_tools import NO_REGULARIZATION, Regularization, Window, check_window, choose_device, rows_per_chunk
 from rhn.spec.arguments import check_choice
 from rhn.spec.config import RHNConfig
 from rhn.spec.layers import LayerConfig
@@ -208,6 +208,13 @@ def _forward(graph: nnx.GraphDef, params: nnx.State, window: Window) -> tuple[Ar
 @partial(jax.jit, static_argnames="graph")
 def _log_likelihoods(graph: nnx.GraphDef, params: nnx.State, window: Window) -> tuple[Array, list[Array]]:
     """(B, T) in nats; and the state after the window."""
+    rows, chunk = window.tokens.size, rows_per_chunk(window.tokens.size, nnx.merge(graph, params).config.vocab_size)
+    if chunk < rows:
+        module = nnx.merge(graph, params)
+        top = module.top(window.tokens, window.state, window.masks)
+        inputs = top.masked.reshape(rows, -1), window.targets.T.reshape(rows)  # (T*B, H), (T*B,)
+        scores = jax.lax.map(lambda row: -cross_entropy(module.logits(row[0]), row[1]), inputs, batch_size=chunk)
+        return scores.reshape(window.targets.T.shape).T, top.state
     logits, new_state = _forward(graph, params, window)
     # Time first, as the model made the logits: no copy of them.
     return -cross_entropy(logits.swapaxes(0, 1), window.targets.T).T, new_state

@@ -13,7 +13,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from rhn.backend import State, check_precision
-from rhn.port_tools import Regularization, Window, check_window, choose_device
+from rhn.port_tools import Regularization, Window, check_window, choose_device, rows_per_chunk
 from rhn.spec.arguments import check_choice
 from rhn.spec.config import RHNConfig
 from rhn.spec.layers import LayerConfig
@@ -66,6 +66,8 @@ class TensorFlowModel:
         self._call_forward = tf.function(lambda *window: self._compiled_forward(*window), reduce_retracing=True)
         self._call_gradients = tf.function(lambda *inputs: self._compiled_gradients(*inputs), reduce_retracing=True)
         self._call_log_likelihoods = tf.function(self._log_likelihoods, reduce_retracing=True)
+        self._call_top = tf.function(self._masked_top, jit_compile=True, reduce_retracing=True)
+        self._call_scores = tf.function(self._scores, jit_compile=True, reduce_retracing=True)
         self.load_parameters(parameters)
         self.load_optimizer_state({})
 
@@ -130,7 +132,11 @@ class TensorFlowModel:
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
     ) -> tuple[Any, list[Any]]:
         with self._in_place():
-            return self._call_log_likelihoods(*self._window(tokens, targets, state, masks)[:4])
+            window = self._window(tokens, targets, state, masks)
+            chunk = rows_per_chunk(np.size(tokens), self.config.vocab_size)
+            if chunk < np.size(tokens):
+                return self._log_likelihoods_in_chunks(window, chunk)
+            return self._call_log_likelihoods(*window[:4])
 
     def parameters(self) -> dict[str, NDArray]:
         return self.module.export_parameters()
@@ -168,6 +174,22 @@ class TensorFlowModel:
         """(B, T) in nats; and the state after the window."""
         logits, new_state = self._compiled_forward(tokens, state, masks)  # (B, T, V)
         return -cross_entropy(logits, targets), new_state
+
+    def _log_likelihoods_in_chunks(self, window: Window, chunk: int) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """As `_log_likelihoods`, with the logits of no more than `chunk` rows at once."""
+        top, new_state = self._call_top(window.tokens, window.state, window.masks)  # (B, T, H)
+        rows, targets = tf.reshape(top, (-1, top.shape[-1])), tf.reshape(window.targets, (-1,))
+        starts = range(0, len(targets), chunk)
+        scores = [self._call_scores(rows[i : i + chunk], targets[i : i + chunk]) for i in starts]  # (chunk,) each
+        return tf.reshape(tf.concat(scores, axis=0), window.targets.shape), new_state
+
+    def _masked_top(self, *window: Any) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        top = self.module.top(*window)
+        return top.masked, top.state
+
+    def _scores(self, top: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """(rows,) in nats, of what the softmax layer sees (rows, H)."""
+        return -cross_entropy(self.module.logits(top[tf.newaxis])[0], targets)
 
     def _gradients(
         self,

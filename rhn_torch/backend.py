@@ -117,9 +117,7 @@ class TorchModel:
     ) -> tuple[Any, list[Any]]:
         window = self._window(tokens, targets, state, masks)
         with torch.no_grad(), self._precision.products():
-            logits, new_state = self.module(window.tokens, window.state, window.masks)  # (B, T, V)
-            normaliser = logits.logsumexp(dim=-1)  # (B, T)
-            return logits.gather(-1, window.targets.unsqueeze(-1)).squeeze(-1) - normaliser, new_state
+            return self.module.log_likelihoods(window)
 
     def parameters(self) -> dict[str, NDArray]:
         return self.module.export_parameters()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rhn.port_tools import rows_per_chunk
 from rhn_torch.precision import add_product, factor_dtype
 
 
@@ -39,7 +40,22 @@ def softmax_cross_entropy(
         if counts is None:
             return F.cross_entropy(logits, targets, reduction="sum")
         return torch.where(counts, F.cross_entropy(logits, targets, reduction="none"), 0).sum()
+    if counts is None and not torch.is_grad_enabled() and rows_per_chunk(len(top), len(bias)) < len(top):
+        return -log_likelihoods(top, weight, bias, targets).sum()
     return _SoftmaxCrossEntropy.apply(top, weight, bias, targets, counts)
+
+
+def log_likelihoods(top: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """Log-likelihood (N,) in nats of every target; arguments as of `softmax_cross_entropy`.
+
+    At most `MOST_LOGITS` logits are made at once: a vocabulary may be so large that those of a window are too many.
+    """
+    chunk = rows_per_chunk(len(top), len(bias))
+    scores = []
+    for rows, wanted in zip(top.split(chunk), targets.split(chunk), strict=True):
+        logits = F.linear(rows, weight, bias).to(bias.dtype)  # (chunk, V)
+        scores.append(logits.gather(1, wanted.unsqueeze(1)).squeeze(1) - logits.logsumexp(dim=1))
+    return scores[0] if len(scores) == 1 else torch.cat(scores)
 
 
 class _SoftmaxCrossEntropy(torch.autograd.Function):

@@ -19,7 +19,7 @@ from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks
 from rhn.spec.parameters import parameter_shapes
 from rhn_torch.layer import RHN
-from rhn_torch.loss import softmax_cross_entropy
+from rhn_torch.loss import log_likelihoods, softmax_cross_entropy
 from rhn_torch.weights import from_spec, mask_tensors, to_spec
 
 
@@ -141,6 +141,15 @@ class RHNLanguageModel(nn.Module):
         """
         nll, _, new_state = self.training_loss(Window(tokens, targets, state, masks, length))
         return nll, new_state
+
+    def log_likelihoods(self, window: Window) -> tuple[Tensor, list[Tensor]]:
+        """Log-likelihood (B, T) of every target, from at most `MOST_LOGITS` logits at once; and the state."""
+        tokens, targets, state, masks, _ = window
+        top = self._top(tokens, state, masks, sparse_gradient=False)
+        scores = log_likelihoods(
+            top.softmax_input.flatten(0, 1), self._softmax_weight(), self.softmax_bias, targets.t().flatten()
+        )
+        return scores.view(targets.t().shape).t(), top.state
 
     def training_loss(
         self, window: Window, regularization: Regularization = NO_REGULARIZATION

@@ -200,3 +200,18 @@ def test_windows_of_all_lengths_are_one_program() -> None:
     for length in (3, 2, 1):
         model.train_step(case.tokens, case.targets, case.state, case.masks, 0.1, 0.0, 10.0, length=length)
     assert _train_step._cache_size() == 1
+
+
+def test_a_score_makes_the_logits_of_a_few_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make_case(vocab_size=97)
+    model = build(case)
+    window = model._window(case.tokens, case.targets, case.state, case.masks)
+    scores, _ = model.log_likelihoods(case.tokens, case.targets, case.state, case.masks)
+    monkeypatch.setattr("rhn.port_tools.MOST_LOGITS", 4 * 97)
+    program = jax.make_jaxpr(_log_likelihoods, static_argnums=0)(model._graph, model._params, window)
+    logits = [v.aval.shape for _, e in equations(program.jaxpr) for v in e.outvars if v.aval.shape[-1:] == (97,)]
+    assert max(np.prod(shape) for shape in logits) == 4 * 97 < case.tokens.size * 97
+    chunked, _ = model.log_likelihoods(case.tokens, case.targets, case.state, case.masks)
+    nll, _ = model.evaluate_step(case.tokens, case.targets, case.state, case.masks)
+    np.testing.assert_allclose(chunked, scores, rtol=1e-6)
+    np.testing.assert_allclose(nll, -scores.sum(), rtol=1e-6)

@@ -136,3 +136,18 @@ def test_windows_of_all_lengths_are_one_program() -> None:
     for length in (3, 2, 1):
         model.train_step(case.tokens, case.targets, case.state, case.masks, 0.1, 0.0, 5.0, length=length)
     assert model._call_train_step.experimental_get_tracing_count() == 1
+
+
+def test_a_score_makes_the_logits_of_a_few_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make_case(recurrence_depth=1, length=3, batch_size=2)
+    model = TensorFlowBackend().build(case.config, case.parameters, "float64", "cpu")
+    monkeypatch.setattr("rhn.port_tools.MOST_LOGITS", 4 * case.config.vocab_size)
+    rows: list[int] = []
+    scores_of_rows = model._call_scores
+    monkeypatch.setattr(
+        model, "_call_scores", lambda top, targets: rows.append(len(top)) or scores_of_rows(top, targets)
+    )
+    nll, _ = model.evaluate_step(case.tokens, case.targets, case.state)
+    assert rows == [4, 2]
+    logits, _ = reference.forward(case.config, case.parameters, case.tokens, case.state)
+    assert relative_error(nll, reference.cross_entropy(logits, case.targets).sum()) < TOLERANCE

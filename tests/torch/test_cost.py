@@ -166,3 +166,22 @@ def test_windows_of_all_lengths_are_one_static_step():
     for length in (3, 2, 1):
         model.train_step(case.tokens, case.targets, case.state, case.masks, 0.1, 0.0, 10.0, length=length)
     assert len(model._static_steps._steps) == 1
+
+
+def test_a_score_makes_the_logits_of_a_few_rows_at_once(monkeypatch):
+    case = make_case(vocab_size=VOCAB_SIZE, tie_weights=False)
+    model = TorchBackend().build(case.config, case.parameters, "float64", "cpu")
+    arguments = case.tokens, case.targets, case.state, case.masks
+    logits, _ = model.forward(case.tokens, case.state, case.masks)
+    whole = torch.from_numpy(logits).log_softmax(dim=-1).gather(-1, torch.from_numpy(case.targets)[..., None])[..., 0]
+    with Operations() as plain:
+        scores, _ = model.log_likelihoods(*arguments)
+    assert sum(shape[-1:] == (VOCAB_SIZE,) for _, shape in plain.seen) == 1  # the logits, all at once
+    monkeypatch.setattr("rhn.port_tools.MOST_LOGITS", 4 * VOCAB_SIZE)
+    with Operations() as watched:
+        chunked, _ = model.log_likelihoods(*arguments)
+        nll, _ = model.evaluate_step(*arguments)
+    assert max(shape[0] for _, shape in watched.seen if shape[-1:] == (VOCAB_SIZE,)) == 4 < case.tokens.size
+    torch.testing.assert_close(scores, whole, rtol=1e-13, atol=0)
+    torch.testing.assert_close(chunked, whole, rtol=1e-13, atol=0)
+    torch.testing.assert_close(nll, -whole.sum(), rtol=1e-13, atol=0)
