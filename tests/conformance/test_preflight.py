@@ -28,6 +28,22 @@ UNSEEN = {
     "Adam without bias correction",  # the paper's optimiser
     "decoupled decay scaled by the rate",
     "average includes the start",
+    "momentum damped",
+    "clip by value before the norm",
+    "no clip by value",
+    "update mask on the carry",  # masks of the paper, one per window
+    "update mask not in the gradient of t",
+    "mask of the first time step for all",
+    "other rows are reset",
+    "projection is not trained",  # tied weights as wide as the layer
+    "activations regularised without their mask",  # the paper's loss
+    "first output regularised as a change from zero",
+    "padding read",  # full windows
+    "processes average their means",  # one process
+    "processes divide by their own rows",
+    "clip before the sum over processes",
+    "every process adds the decay",
+    "masks of the first process for all",
 }
 # Mistakes smaller than the rounding of bf16.
 UNSEEN_IN_BF16 = {"parameters altered by 1e-8", "rows leak into each other"}
