@@ -76,11 +76,14 @@ ALONE = Processes()
 class ParallelBackend(Protocol):
     """What a backend may also do: train one model in several processes, started as its framework's users start them."""
 
-    def join_processes(self) -> Processes:
-        """The processes that were started together with this one, once all of them are there; else `ALONE`."""
+    def join_processes(self, device: str | None) -> Processes:
+        """The processes that were started together with this one, once all of them are there; else `ALONE`.
+
+        `device` is that of `build`.
+        """
         ...
 
 
-def join_processes(backend: Any) -> Processes:
+def join_processes(backend: Any, device: str | None = None) -> Processes:
     """Those of a `ParallelBackend`; any other backend is alone."""
-    return backend.join_processes() if isinstance(backend, ParallelBackend) else ALONE
+    return backend.join_processes(device) if isinstance(backend, ParallelBackend) else ALONE

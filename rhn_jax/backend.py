@@ -14,10 +14,12 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import Array
+from jax.sharding import Mesh
 from numpy.typing import ArrayLike, NDArray
 
 from rhn.backend import State, check_precision
 from rhn.port_tools import NO_REGULARIZATION, Regularization, Window, check_window, choose_device, rows_per_chunk
+from rhn.processes import ALONE, Processes
 from rhn.spec.arguments import check_choice
 from rhn.spec.config import RHNConfig
 from rhn.spec.layers import LayerConfig
@@ -27,6 +29,7 @@ from rhn.spec.parameters import parameter_count
 from rhn_jax.layer_backend import JaxLayer
 from rhn_jax.loss import cross_entropy
 from rhn_jax.model import RHNLanguageModel
+from rhn_jax.parallel import JaxProcesses, join_processes, lost_processes, sum_over_rows
 from rhn_jax.precision import Precision
 from rhn_jax.update import Memory, Rates, Update
 
@@ -52,11 +55,13 @@ class JaxModel:
         optimizer: Optimizer,
         precision: Precision,
         recompute: bool,
+        processes: JaxProcesses | None = None,
     ) -> None:
         self.config = config
         self.parameter_count = parameter_count(config)
         self._dtype = np.dtype(dtype)
-        self._device = device
+        self._device = device if processes is None else processes.everywhere
+        self._processes = processes
         self._update = Update(optimizer)
         self._precision = precision
         # Shapes only: nothing is drawn that would be overwritten.
@@ -87,10 +92,10 @@ class JaxModel:
         temporal_activation_regularization: float = 0.0,
         length: int | None = None,
     ) -> tuple[float, dict[str, NDArray], list[NDArray]]:
-        window = self._window(tokens, targets, state, masks, length)
+        window = self._training_window(tokens, targets, state, masks, length)
         regularization = self._regularization(activation_regularization, temporal_activation_regularization)
         loss, new_state, gradients = self._run(
-            _gradients, self._params, window, self._dtype.type(weight_decay), regularization
+            _gradients, self._params, window, self._dtype.type(weight_decay), regularization, self._mesh
         )
         return float(loss), self._to_spec(gradients), [self.to_numpy(s) for s in new_state]
 
@@ -108,12 +113,12 @@ class JaxModel:
         temporal_activation_regularization: float = 0.0,
         length: int | None = None,
     ) -> tuple[Any, list[Any]]:
-        window = self._window(tokens, targets, state, masks, length)
+        window = self._training_window(tokens, targets, state, masks, length)
         regularization = self._regularization(activation_regularization, temporal_activation_regularization)
         # As arrays, not as Python numbers: a new value is then no reason to compile anew.
         rates = Rates(*(self._dtype.type(rate) for rate in (learning_rate, weight_decay, max_grad_norm)))
         self._params, self._memory, loss, new_state, self.last_grad_norm = self._run(
-            _train_step, self._update, self._params, self._memory, window, rates, regularization
+            _train_step, self._update, self._params, self._memory, window, rates, regularization, self._mesh
         )
         return loss, new_state
 
@@ -145,7 +150,14 @@ class JaxModel:
         return [self._to_device(np.zeros(shape, self._dtype)) for _ in range(self.config.num_layers)]
 
     def to_numpy(self, array: Any) -> NDArray:
-        return np.array(array, order="C")
+        if self._processes is None:
+            return np.array(array, order="C")
+        with lost_processes():
+            return self._processes.own_rows(array)
+
+    @property
+    def _mesh(self) -> Mesh | None:
+        return None if self._processes is None else self._processes.mesh
 
     def _run(self, compiled: Callable[..., Any], *arguments: Any) -> Any:
         """The result of a compiled function below; the precision of products is a part of what it is compiled for."""
@@ -175,6 +187,31 @@ class JaxModel:
 
     def _regularization(self, *coefficients: float) -> Regularization:
         return Regularization(*(self._dtype.type(c) if c else None for c in coefficients))
+
+    def _training_window(
+        self,
+        tokens: ArrayLike,
+        targets: ArrayLike | None,
+        state: State | None,
+        masks: VariationalMasks | None,
+        length: int | None,
+    ) -> Window:
+        """As `_window`; of several processes, the window of the whole batch."""
+        if self._processes is None:
+            return self._window(tokens, targets, state, masks, length)
+        tokens, targets = check_window(self.config, tokens, targets, None, masks)
+        shape = (len(tokens), self.config.hidden_size)
+        state = [np.zeros(shape)] * self.config.num_layers if state is None else state
+        is_of_step = [isinstance(s, Array) and s.shape != shape for s in state]
+        return self._processes.cut(
+            Window(
+                tokens.astype(np.int32),
+                None if targets is None else targets.astype(np.int32),
+                [s if kept else np.array(s, self._dtype) for s, kept in zip(state, is_of_step, strict=True)],
+                None if masks is None else masks.map(lambda mask: np.array(mask, self._dtype)),
+                None if length is None else np.int32(length),
+            )
+        )
 
     def _own_state(self, state: State) -> list[Array]:
         # On the model's own device from the first window on: elsewhere it would be compiled for a second time.
@@ -247,26 +284,36 @@ def _training_loss(
     return nll.sum(), sum(terms) / module.config.hidden_size if terms else None, top.state
 
 
-@partial(jax.jit, static_argnames="graph")
+@partial(jax.jit, static_argnames=("graph", "mesh"))
 def _gradients(
     graph: nnx.GraphDef,
     params: nnx.State,
     window: Window,
     weight_decay: Array,
     regularization: Regularization = NO_REGULARIZATION,
+    mesh: Mesh | None = None,
 ) -> tuple[Array, list[Array], nnx.State]:
     """Loss (summed over time, mean over the batch, without the terms of decay and regularisation), state, gradients."""
 
-    def loss_of(params: nnx.State) -> tuple[Array, tuple[Array, list[Array]]]:
-        nll, penalty, new_state = _training_loss(graph, params, window, regularization)
-        loss = nll / len(window.tokens)
-        return loss if penalty is None else loss + penalty / len(window.tokens), (loss, new_state)
+    batch_size = len(window.tokens)  # of all processes
 
-    (_, (loss, new_state)), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
+    def loss_of(params: nnx.State, window: Window) -> tuple[Array, tuple[Array, list[Array]]]:
+        nll, penalty, new_state = _training_loss(graph, params, window, regularization)
+        loss = nll / batch_size
+        return loss if penalty is None else loss + penalty / batch_size, (loss, new_state)
+
+    def without_decay(params: nnx.State, window: Window) -> tuple[Array, list[Array], nnx.State]:
+        (_, (loss, new_state)), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, window)
+        return loss, new_state, gradients
+
+    if mesh is None:
+        loss, new_state, gradients = without_decay(params, window)
+    else:
+        loss, new_state, gradients = sum_over_rows(mesh, without_decay, params, window)
     return loss, new_state, jax.tree.map(lambda g, p: g + weight_decay * p, gradients, params)
 
 
-@partial(jax.jit, static_argnames=("graph", "update"), donate_argnames=("params", "memory"))
+@partial(jax.jit, static_argnames=("graph", "update", "mesh"), donate_argnames=("params", "memory"))
 def _train_step(
     graph: nnx.GraphDef,
     update: Update,
@@ -275,13 +322,14 @@ def _train_step(
     window: Window,
     rates: Rates,
     regularization: Regularization = NO_REGULARIZATION,
+    mesh: Mesh | None = None,
 ) -> tuple[nnx.State, Memory, Array, list[Array], Array]:
     """Parameters and memory after one step, loss, state, and norm of the gradients before clipping.
 
     The buffers of `params` and `memory` are used for their successors.
     """
     in_loss = jnp.zeros_like(rates.weight_decay) if update.optimizer.decoupled_weight_decay else rates.weight_decay
-    loss, new_state, gradients = _gradients(graph, params, window, in_loss, regularization)
+    loss, new_state, gradients = _gradients(graph, params, window, in_loss, regularization, mesh)
     params, memory, norm = update(params, gradients, memory, rates)
     return params, memory, loss, new_state, norm
 
@@ -300,10 +348,16 @@ class JaxBackend:
         optimizer: Optimizer = PAPER_SGD,
         precision: str = "float32",
         recompute: bool = False,
+        processes: Processes = ALONE,
     ) -> JaxModel:
         _check_dtype(dtype)
         check_precision(precision, dtype)
-        return JaxModel(config, parameters, dtype, find_device(device), optimizer, Precision(precision), recompute)
+        several = processes if isinstance(processes, JaxProcesses) else None
+        found = find_device(device)
+        return JaxModel(config, parameters, dtype, found, optimizer, Precision(precision), recompute, several)
+
+    def join_processes(self, device: str | None) -> Processes:
+        return join_processes(device)
 
     def build_layer(
         self, config: LayerConfig, parameters: Mapping[str, NDArray], dtype: str = "float32", device: str | None = None
@@ -330,10 +384,10 @@ def _check_dtype(dtype: str) -> None:
 
 
 def find_device(device: str | None) -> jax.Device:
-    """The device called "cpu" or "gpu"; None is JAX's own choice.
+    """The device called "cpu" or "gpu"; None is JAX's own choice, and so is the first of "all".
 
     Raises:
         ValueError: there is no such device.
     """
     available = list(dict.fromkeys(["cpu", *(d.platform for d in jax.devices())]))  # JAX's own choice is the last
-    return jax.devices(choose_device(device, available))[0]
+    return jax.local_devices(backend=choose_device(None if device == "all" else device, available))[0]

@@ -230,8 +230,8 @@ class TorchBackend:
         static = found.device.type == "cuda" if self._static_steps is None else self._static_steps
         return TorchModel(config, parameters, _DTYPES[dtype], optimizer, found, recurrence, static, several)
 
-    def join_processes(self) -> Processes:
-        return join_processes()
+    def join_processes(self, device: str | None) -> Processes:
+        return join_processes(device)
 
     def build_layer(
         self, config: LayerConfig, parameters: Mapping[str, NDArray], dtype: str = "float32", device: str | None = None

@@ -44,8 +44,8 @@ class TorchProcesses(Processes):
         return f"cuda:{self.local_rank}" if device in (None, "gpu", "cuda") and torch.cuda.is_available() else device
 
 
-def join_processes() -> Processes:
-    """See `rhn.processes.ParallelBackend`: what `torchrun` says in the environment."""
+def join_processes(device: str | None) -> Processes:
+    """See `rhn.processes.ParallelBackend`: what `torchrun` says in the environment; `device` makes no difference."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return ALONE

@@ -74,7 +74,7 @@ def train(
         plan = Plan.from_options(values)
     o = plan.options
     backend = load_backend(backend_name)
-    processes = join_processes(backend)
+    processes = join_processes(backend, o.device)
     processes.rows(o.batch_size)  # refuses a batch that they cannot share
     if not processes.is_first:
         be_silent()

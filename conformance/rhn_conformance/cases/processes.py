@@ -205,7 +205,7 @@ def _train_here(backend_name: str, file: str) -> None:
     backend = load_backend(backend_name)
     if not isinstance(backend, ParallelBackend):
         raise ValueError(f"backend {backend_name!r} trains in one process only: it has no method join_processes")
-    answers: dict[str, Any] = train_all(backend, backend.join_processes(), processes_inputs())
+    answers: dict[str, Any] = train_all(backend, backend.join_processes("cpu"), processes_inputs())
     np.savez(file, **answers)
 
 

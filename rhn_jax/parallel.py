@@ -1,0 +1,138 @@
+"""Several devices and processes that train one model: a mesh of devices, and `jax.distributed` between processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.errors import JaxRuntimeError
+from jax.experimental import multihost_utils
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpy.typing import NDArray
+
+from rhn.port_tools import Window
+from rhn.processes import ALONE, Processes, ProcessLostError
+from rhn.spec.masks import VariationalMasks
+
+# How many processes a launcher has started, where `jax.distributed.initialize` finds out the rest by itself.
+_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+_SECONDS = 30  # without a sign of life: a process is taken for lost
+_ROWS = PartitionSpec("rows")  # batch first
+_ROWS_SECOND = PartitionSpec(None, "rows")  # gates first
+_MASKS = VariationalMasks(_ROWS, _ROWS_SECOND, _ROWS_SECOND, _ROWS, update=_ROWS, carried=_ROWS)
+_ALL = PartitionSpec()  # the same everywhere
+
+
+@dataclass(frozen=True)
+class JaxProcesses(Processes):
+    """See `rhn.processes.Processes`.
+
+    Attributes:
+        mesh: of all devices, process by process, its one axis named "rows".
+    """
+
+    mesh: Mesh = None  # there always is one
+
+    @property
+    def everywhere(self) -> NamedSharding:
+        """Where the parameters are: on every device."""
+        return NamedSharding(self.mesh, _ALL)
+
+    def gather(self, array: NDArray[Any]) -> NDArray[Any]:
+        if self.count == 1:
+            return array[np.newaxis]
+        # As bytes: JAX would round float64 where it is set to float32.
+        own = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
+        with lost_processes():
+            parts = np.asarray(multihost_utils.process_allgather(own))  # (count, bytes)
+        return np.stack([np.frombuffer(part.tobytes(), array.dtype).reshape(array.shape) for part in parts])
+
+    def cut(self, window: Window) -> Window:
+        """The window of the whole batch, its rows on the devices, from the rows of this process."""
+
+        def place(spec: PartitionSpec, own: Any) -> Any:
+            if own is None or isinstance(own, Array):  # a state that has come out of the step before
+                return own
+            return jax.make_array_from_process_local_data(NamedSharding(self.mesh, spec), own)
+
+        tokens, targets, state, masks, length = window
+        own_state = [place(_ROWS, s) for s in state]
+        return Window(place(_ROWS, tokens), place(_ROWS, targets), own_state, _by_kind(place, masks), length)
+
+    def own_rows(self, array: Array) -> NDArray[Any]:
+        """The rows of this process, of an array that `cut` or a step has laid out by rows; or all of what is alike."""
+        if array.is_fully_addressable or array.is_fully_replicated:
+            return np.array(array, order="C")
+        shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start)
+        return np.concatenate([np.array(shard.data) for shard in shards])
+
+
+@contextmanager
+def lost_processes() -> Iterator[None]:
+    """Within it, an error of the devices is that of a process that has ended.
+
+    Raises:
+        ProcessLostError: there was one.
+    """
+    try:
+        yield
+    except JaxRuntimeError as error:
+        raise ProcessLostError("another process of this training has ended, so this one ends too") from error
+
+
+def sum_over_rows(mesh: Mesh, function: Callable[[Any, Window], Any], params: Any, window: Window) -> Any:
+    """Loss, state and gradients of `function` over all rows of the window, from those over the rows of each device.
+
+    One all-reduce sums loss and gradients.
+    """
+
+    def of_own_rows(params: Any, window: Window) -> Any:
+        loss, new_state, gradients = function(params, window)
+        flat, restore = ravel_pytree((loss, gradients))  # (N,)
+        loss, gradients = restore(jax.lax.psum(flat, "rows"))
+        return loss, new_state, gradients
+
+    masks = _by_kind(lambda spec, mask: spec, window.masks)
+    rows = Window(_ROWS, _ROWS, [_ROWS for _ in window.state], masks, None if window.length is None else _ALL)
+    return jax.shard_map(of_own_rows, mesh=mesh, in_specs=(_ALL, rows), out_specs=(_ALL, _ROWS, _ALL), check_vma=False)(
+        params, window
+    )
+
+
+def join_processes(device: str | None) -> Processes:
+    """See `rhn.processes.ParallelBackend`. With `device` "all", every device of this process takes part, too.
+
+    Slurm's and Open MPI's launchers say how many processes there are. Elsewhere the environment does:
+    JAX_NUM_PROCESSES, JAX_PROCESS_ID and JAX_COORDINATOR_ADDRESS, which is `host:port` of process 0.
+    """
+    if not jax.distributed.is_initialized():
+        if int(os.environ.get("JAX_NUM_PROCESSES", "1")) > 1:
+            numbers = {key: int(os.environ[f"JAX_{key.upper()}"]) for key in ("num_processes", "process_id")}
+            jax.distributed.initialize(**numbers, heartbeat_timeout_seconds=_SECONDS)  # reads the address itself
+        elif any(int(os.environ.get(name, "1")) > 1 for name in _COUNTS):
+            jax.distributed.initialize(heartbeat_timeout_seconds=_SECONDS)
+    count = jax.process_count()
+    if count == 1 and device != "all":
+        return ALONE
+    devices = jax.devices(None if device in (None, "all") else device)
+    return JaxProcesses(jax.process_index(), count, len(devices), Mesh(np.array(devices), ("rows",)))
+
+
+def _by_kind(function: Callable[[PartitionSpec, Any], Any], masks: VariationalMasks | None) -> VariationalMasks | None:
+    """`function` of how the rows of each mask are cut, and the mask."""
+    if masks is None:
+        return None
+
+    def of(spec: PartitionSpec, mask: Any) -> Any:
+        if mask is None:
+            return None
+        return [function(spec, m) for m in mask] if isinstance(mask, list) else function(spec, mask)
+
+    return VariationalMasks(*(of(spec, mask) for spec, mask in zip(_MASKS, masks, strict=True)))
