@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import flax
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -18,7 +16,7 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike, NDArray
 
 from rhn.backend import State, check_precision
-from rhn.port_tools import NO_REGULARIZATION, Regularization, Window, check_window, choose_device, rows_per_chunk
+from rhn.port_tools import Regularization, Window, check_window, choose_device
 from rhn.processes import ALONE, Processes
 from rhn.spec.arguments import check_choice
 from rhn.spec.config import RHNConfig
@@ -26,10 +24,10 @@ from rhn.spec.layers import LayerConfig
 from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
+from rhn_jax import programs
 from rhn_jax.layer_backend import JaxLayer
-from rhn_jax.loss import cross_entropy
 from rhn_jax.model import RHNLanguageModel
-from rhn_jax.parallel import JaxProcesses, join_processes, lost_processes, sum_over_rows
+from rhn_jax.parallel import JaxProcesses, join_processes, lost_processes
 from rhn_jax.precision import Precision
 from rhn_jax.update import Memory, Rates, Update
 
@@ -77,7 +75,7 @@ class JaxModel:
     def forward(
         self, tokens: ArrayLike, state: State | None = None, masks: VariationalMasks | None = None
     ) -> tuple[NDArray, list[NDArray]]:
-        logits, new_state = self._run(_forward, self._params, self._window(tokens, None, state, masks))
+        logits, new_state = self._run(programs.forward, self._params, self._window(tokens, None, state, masks))
         return self.to_numpy(logits), [self.to_numpy(s) for s in new_state]
 
     def gradients(
@@ -95,7 +93,7 @@ class JaxModel:
         window = self._training_window(tokens, targets, state, masks, length)
         regularization = self._regularization(activation_regularization, temporal_activation_regularization)
         loss, new_state, gradients = self._run(
-            _gradients, self._params, window, self._dtype.type(weight_decay), regularization, self._mesh
+            programs.gradients, self._params, window, self._dtype.type(weight_decay), regularization, self._mesh
         )
         return float(loss), self._to_spec(gradients), [self.to_numpy(s) for s in new_state]
 
@@ -118,7 +116,7 @@ class JaxModel:
         # As arrays, not as Python numbers: a new value is then no reason to compile anew.
         rates = Rates(*(self._dtype.type(rate) for rate in (learning_rate, weight_decay, max_grad_norm)))
         self._params, self._memory, loss, new_state, self.last_grad_norm = self._run(
-            _train_step, self._update, self._params, self._memory, window, rates, regularization, self._mesh
+            programs.train_step, self._update, self._params, self._memory, window, rates, regularization, self._mesh
         )
         return loss, new_state
 
@@ -126,12 +124,12 @@ class JaxModel:
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
     ) -> tuple[Any, list[Any]]:
         log_likelihoods, new_state = self.log_likelihoods(tokens, targets, state, masks)
-        return _negative_sum(log_likelihoods), new_state
+        return programs.negative_sum(log_likelihoods), new_state
 
     def log_likelihoods(
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
     ) -> tuple[Any, list[Any]]:
-        return self._run(_log_likelihoods, self._params, self._window(tokens, targets, state, masks))
+        return self._run(programs.log_likelihoods, self._params, self._window(tokens, targets, state, masks))
 
     def parameters(self) -> dict[str, NDArray]:
         return self._to_spec(self._params)
@@ -228,110 +226,6 @@ class JaxModel:
 
     def _to_device(self, tree: Any) -> Any:
         return jax.device_put(tree, self._device)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Compiled functions of a model's graph and parameters. They are compiled once per architecture, window shape and
-# precision of matrix products, which they find in JAX's configuration.
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-@partial(jax.jit, static_argnames="graph")
-def _forward(graph: nnx.GraphDef, params: nnx.State, window: Window) -> tuple[Array, list[Array]]:
-    """Logits (B, T, V), and the state after the window."""
-    return nnx.merge(graph, params)(window.tokens, window.state, window.masks)
-
-
-@partial(jax.jit, static_argnames="graph")
-def _log_likelihoods(graph: nnx.GraphDef, params: nnx.State, window: Window) -> tuple[Array, list[Array]]:
-    """(B, T) in nats; and the state after the window."""
-    rows, chunk = window.tokens.size, rows_per_chunk(window.tokens.size, nnx.merge(graph, params).config.vocab_size)
-    if chunk < rows:
-        module = nnx.merge(graph, params)
-        top = module.top(window.tokens, window.state, window.masks)
-        inputs = top.masked.reshape(rows, -1), window.targets.T.reshape(rows)  # (T*B, H), (T*B,)
-        scores = jax.lax.map(lambda row: -cross_entropy(module.logits(row[0]), row[1]), inputs, batch_size=chunk)
-        return scores.reshape(window.targets.T.shape).T, top.state
-    logits, new_state = _forward(graph, params, window)
-    # Time first, as the model made the logits: no copy of them.
-    return -cross_entropy(logits.swapaxes(0, 1), window.targets.T).T, new_state
-
-
-@jax.jit
-def _negative_sum(log_likelihoods: Array) -> Array:
-    """What `evaluate_step` adds to `log_likelihoods`: no program of a whole window for each of the two."""
-    return -log_likelihoods.sum()
-
-
-def _training_loss(
-    graph: nnx.GraphDef, params: nnx.State, window: Window, regularization: Regularization
-) -> tuple[Array, Array | None, list[Array]]:
-    """Negative log-likelihood, summed over window and batch; what SPEC.md 5.11 adds to it, or None; and the state."""
-    module = nnx.merge(graph, params)
-    top = module.top(window.tokens, window.state, window.masks, window.length)
-    nll = cross_entropy(module.logits(top.masked), window.targets.T)  # (T, B)
-    changes = top.outputs[1:] - top.outputs[:-1]  # (T - 1, B, H)
-    if window.length is not None:
-        counts = jnp.arange(window.tokens.shape[1]) < window.length  # (T,)
-        nll = jnp.where(counts[:, None], nll, 0)
-        changes = jnp.where(counts[1:, None, None], changes, 0)
-    # In the padding the outputs are zero already.
-    terms = [
-        coefficient * jnp.square(penalised).sum()
-        for coefficient, penalised in zip(regularization, (top.masked, changes), strict=True)
-        if coefficient is not None
-    ]
-    return nll.sum(), sum(terms) / module.config.hidden_size if terms else None, top.state
-
-
-@partial(jax.jit, static_argnames=("graph", "mesh"))
-def _gradients(
-    graph: nnx.GraphDef,
-    params: nnx.State,
-    window: Window,
-    weight_decay: Array,
-    regularization: Regularization = NO_REGULARIZATION,
-    mesh: Mesh | None = None,
-) -> tuple[Array, list[Array], nnx.State]:
-    """Loss (summed over time, mean over the batch, without the terms of decay and regularisation), state, gradients."""
-
-    batch_size = len(window.tokens)  # of all processes
-
-    def loss_of(params: nnx.State, window: Window) -> tuple[Array, tuple[Array, list[Array]]]:
-        nll, penalty, new_state = _training_loss(graph, params, window, regularization)
-        loss = nll / batch_size
-        return loss if penalty is None else loss + penalty / batch_size, (loss, new_state)
-
-    def without_decay(params: nnx.State, window: Window) -> tuple[Array, list[Array], nnx.State]:
-        (_, (loss, new_state)), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, window)
-        return loss, new_state, gradients
-
-    if mesh is None:
-        loss, new_state, gradients = without_decay(params, window)
-    else:
-        loss, new_state, gradients = sum_over_rows(mesh, without_decay, params, window)
-    return loss, new_state, jax.tree.map(lambda g, p: g + weight_decay * p, gradients, params)
-
-
-@partial(jax.jit, static_argnames=("graph", "update", "mesh"), donate_argnames=("params", "memory"))
-def _train_step(
-    graph: nnx.GraphDef,
-    update: Update,
-    params: nnx.State,
-    memory: Memory,
-    window: Window,
-    rates: Rates,
-    regularization: Regularization = NO_REGULARIZATION,
-    mesh: Mesh | None = None,
-) -> tuple[nnx.State, Memory, Array, list[Array], Array]:
-    """Parameters and memory after one step, loss, state, and norm of the gradients before clipping.
-
-    The buffers of `params` and `memory` are used for their successors.
-    """
-    in_loss = jnp.zeros_like(rates.weight_decay) if update.optimizer.decoupled_weight_decay else rates.weight_decay
-    loss, new_state, gradients = _gradients(graph, params, window, in_loss, regularization, mesh)
-    params, memory, norm = update(params, gradients, memory, rates)
-    return params, memory, loss, new_state, norm
 
 
 class JaxBackend:

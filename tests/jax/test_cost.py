@@ -16,7 +16,8 @@ from jax import Array
 from jax.lax import DotAlgorithmPreset, Precision
 
 from rhn_jax import fast_recurrence
-from rhn_jax.backend import JaxBackend, JaxModel, _log_likelihoods, _train_step
+from rhn_jax.backend import JaxBackend, JaxModel
+from rhn_jax.programs import log_likelihoods, train_step
 from rhn_jax.update import Rates
 
 T, B, H, L = 5, 3, 4, 3
@@ -126,7 +127,7 @@ def build(case: Case, **options: Any) -> JaxModel:
 def training_program(model: JaxModel, case: Case) -> Any:
     window = model._window(case.tokens, case.targets, case.state, case.masks)
     rates = Rates(*np.float32([0.1, 1e-3, 10.0]))
-    return model._run(_train_step.trace, model._update, model._params, model._memory, window, rates).jaxpr.jaxpr
+    return model._run(train_step.trace, model._update, model._params, model._memory, window, rates).jaxpr.jaxpr
 
 
 def test_scans_and_products_of_a_training_step() -> None:
@@ -155,8 +156,8 @@ def test_every_product_of_a_training_step_has_the_precision(precision: str, expe
 def test_an_epoch_compiles_one_program_per_window_size() -> None:
     """The last window of an evaluation is a shorter one; other rates and another model are no reason to compile."""
     case = make_case()
-    _train_step.clear_cache()
-    _log_likelihoods.clear_cache()
+    train_step.clear_cache()
+    log_likelihoods.clear_cache()
     for epoch in range(2):
         model = build(case)
         state = model.zero_state(3)
@@ -166,7 +167,7 @@ def test_an_epoch_compiles_one_program_per_window_size() -> None:
         state = model.zero_state(3)
         for length in (3, 3, 2):
             _, state = model.evaluate_step(case.tokens[:, :length], case.targets[:, :length], state)
-        assert (_train_step._cache_size(), _log_likelihoods._cache_size()) == (1, 2), epoch
+        assert (train_step._cache_size(), log_likelihoods._cache_size()) == (1, 2), epoch
 
 
 def test_training_reuses_the_buffers_of_the_parameters() -> None:
@@ -195,11 +196,11 @@ def test_an_epoch_reads_nothing_back_from_the_device() -> None:
 
 def test_windows_of_all_lengths_are_one_program() -> None:
     case = make_case()
-    _train_step.clear_cache()
+    train_step.clear_cache()
     model = build(case)
     for length in (3, 2, 1):
         model.train_step(case.tokens, case.targets, case.state, case.masks, 0.1, 0.0, 10.0, length=length)
-    assert _train_step._cache_size() == 1
+    assert train_step._cache_size() == 1
 
 
 def test_a_score_makes_the_logits_of_a_few_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +209,7 @@ def test_a_score_makes_the_logits_of_a_few_rows_at_once(monkeypatch: pytest.Monk
     window = model._window(case.tokens, case.targets, case.state, case.masks)
     scores, _ = model.log_likelihoods(case.tokens, case.targets, case.state, case.masks)
     monkeypatch.setattr("rhn.port_tools.MOST_LOGITS", 4 * 97)
-    program = jax.make_jaxpr(_log_likelihoods, static_argnums=0)(model._graph, model._params, window)
+    program = jax.make_jaxpr(log_likelihoods, static_argnums=0)(model._graph, model._params, window)
     logits = [v.aval.shape for _, e in equations(program.jaxpr) for v in e.outvars if v.aval.shape[-1:] == (97,)]
     assert max(np.prod(shape) for shape in logits) == 4 * 97 < case.tokens.size * 97
     chunked, _ = model.log_likelihoods(case.tokens, case.targets, case.state, case.masks)

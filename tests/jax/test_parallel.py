@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from cases import make_case, relative_error
 
-from rhn_jax import backend as jax_backend
+from rhn_jax import programs
 from rhn_jax.backend import JaxBackend
 from rhn_jax.parallel import JaxProcesses
 from rhn_jax.update import Rates
@@ -32,7 +32,7 @@ def test_a_mesh_trains_as_a_device_does_and_sends_once_a_step() -> None:
     window = model._training_window(case.tokens, case.targets, case.state, case.masks, None)
     arguments = model._params, model._memory, window, Rates(0.5, 0.01, 0.7)
     step = jax.make_jaxpr(
-        lambda params, memory, window, rates: jax_backend._train_step.__wrapped__(
+        lambda params, memory, window, rates: programs.train_step.__wrapped__(
             model._graph, model._update, params, memory, window, rates, mesh=processes.mesh
         )
     )(*arguments)

@@ -1,0 +1,118 @@
+"""The compiled functions of the backend: of a model's graph, its parameters and a window.
+
+They are compiled once per architecture, window shape and precision of matrix products, which they find in JAX's
+configuration.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.sharding import Mesh
+
+from rhn.port_tools import NO_REGULARIZATION, Regularization, Window, rows_per_chunk
+from rhn_jax.loss import cross_entropy
+from rhn_jax.parallel import sum_over_rows
+from rhn_jax.update import Memory, Rates, Update
+
+
+@partial(jax.jit, static_argnames="graph")
+def forward(graph: nnx.GraphDef, params: nnx.State, window: Window) -> tuple[Array, list[Array]]:
+    """Logits (B, T, V), and the state after the window."""
+    return nnx.merge(graph, params)(window.tokens, window.state, window.masks)
+
+
+@partial(jax.jit, static_argnames="graph")
+def log_likelihoods(graph: nnx.GraphDef, params: nnx.State, window: Window) -> tuple[Array, list[Array]]:
+    """(B, T) in nats; and the state after the window."""
+    rows, chunk = window.tokens.size, rows_per_chunk(window.tokens.size, nnx.merge(graph, params).config.vocab_size)
+    if chunk < rows:
+        module = nnx.merge(graph, params)
+        top = module.top(window.tokens, window.state, window.masks)
+        inputs = top.masked.reshape(rows, -1), window.targets.T.reshape(rows)  # (T*B, H), (T*B,)
+        scores = jax.lax.map(lambda row: -cross_entropy(module.logits(row[0]), row[1]), inputs, batch_size=chunk)
+        return scores.reshape(window.targets.T.shape).T, top.state
+    logits, new_state = forward(graph, params, window)
+    # Time first, as the model made the logits: no copy of them.
+    return -cross_entropy(logits.swapaxes(0, 1), window.targets.T).T, new_state
+
+
+@jax.jit
+def negative_sum(log_likelihoods: Array) -> Array:
+    """What `evaluate_step` adds to `log_likelihoods`: no program of a whole window for each of the two."""
+    return -log_likelihoods.sum()
+
+
+def training_loss(
+    graph: nnx.GraphDef, params: nnx.State, window: Window, regularization: Regularization
+) -> tuple[Array, Array | None, list[Array]]:
+    """Negative log-likelihood, summed over window and batch; what SPEC.md 5.11 adds to it, or None; and the state."""
+    module = nnx.merge(graph, params)
+    top = module.top(window.tokens, window.state, window.masks, window.length)
+    nll = cross_entropy(module.logits(top.masked), window.targets.T)  # (T, B)
+    changes = top.outputs[1:] - top.outputs[:-1]  # (T - 1, B, H)
+    if window.length is not None:
+        counts = jnp.arange(window.tokens.shape[1]) < window.length  # (T,)
+        nll = jnp.where(counts[:, None], nll, 0)
+        changes = jnp.where(counts[1:, None, None], changes, 0)
+    # In the padding the outputs are zero already.
+    terms = [
+        coefficient * jnp.square(penalised).sum()
+        for coefficient, penalised in zip(regularization, (top.masked, changes), strict=True)
+        if coefficient is not None
+    ]
+    return nll.sum(), sum(terms) / module.config.hidden_size if terms else None, top.state
+
+
+@partial(jax.jit, static_argnames=("graph", "mesh"))
+def gradients(
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    window: Window,
+    weight_decay: Array,
+    regularization: Regularization = NO_REGULARIZATION,
+    mesh: Mesh | None = None,
+) -> tuple[Array, list[Array], nnx.State]:
+    """Loss (summed over time, mean over the batch, without the terms of decay and regularisation), state, gradients."""
+
+    batch_size = len(window.tokens)  # of all processes
+
+    def loss_of(params: nnx.State, window: Window) -> tuple[Array, tuple[Array, list[Array]]]:
+        nll, penalty, new_state = training_loss(graph, params, window, regularization)
+        loss = nll / batch_size
+        return loss if penalty is None else loss + penalty / batch_size, (loss, new_state)
+
+    def without_decay(params: nnx.State, window: Window) -> tuple[Array, list[Array], nnx.State]:
+        (_, (loss, new_state)), of_rows = jax.value_and_grad(loss_of, has_aux=True)(params, window)
+        return loss, new_state, of_rows
+
+    if mesh is None:
+        loss, new_state, total = without_decay(params, window)
+    else:
+        loss, new_state, total = sum_over_rows(mesh, without_decay, params, window)
+    return loss, new_state, jax.tree.map(lambda g, p: g + weight_decay * p, total, params)
+
+
+@partial(jax.jit, static_argnames=("graph", "update", "mesh"), donate_argnames=("params", "memory"))
+def train_step(
+    graph: nnx.GraphDef,
+    update: Update,
+    params: nnx.State,
+    memory: Memory,
+    window: Window,
+    rates: Rates,
+    regularization: Regularization = NO_REGULARIZATION,
+    mesh: Mesh | None = None,
+) -> tuple[nnx.State, Memory, Array, list[Array], Array]:
+    """Parameters and memory after one step, loss, state, and norm of the gradients before clipping.
+
+    The buffers of `params` and `memory` are used for their successors.
+    """
+    in_loss = jnp.zeros_like(rates.weight_decay) if update.optimizer.decoupled_weight_decay else rates.weight_decay
+    loss, new_state, total = gradients(graph, params, window, in_loss, regularization, mesh)
+    params, memory, norm = update(params, total, memory, rates)
+    return params, memory, loss, new_state, norm
