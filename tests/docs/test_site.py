@@ -54,8 +54,8 @@ def commands_of(page: Path) -> list[list[str]]:
 def test_every_command_is_understood(page: Path) -> None:
     for words in commands_of(page):
         line = " ".join(words)
-        if re.match(r"python -m rhn_(torch|tf|jax)\.train\b", line):
-            read_words(words[3:], RECIPES)
+        if re.match(r"(torchrun|srun|python)\b.* -m rhn_(torch|tf|jax)\.train\b", line):  # after a launcher, too
+            read_words(words[words.index("-m") + 2 :], RECIPES)
         elif words[0] == "rhn-conformance":
             if len(words) > 1:
                 conformance_parser().parse_args(words[1:])
