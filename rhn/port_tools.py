@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,6 +112,30 @@ MOST_LOGITS = 2**26  # that are made at once when a window is scored: 256 MiB in
 def rows_per_chunk(rows: int, vocab_size: int) -> int:
     """Rows (time x batch) whose logits are made at once when a window is scored: all, up to `MOST_LOGITS` logits."""
     return min(rows, max(1, MOST_LOGITS // vocab_size))
+
+
+MOST_STEPS_IN_FLIGHT = 3
+
+
+class StepsInFlight:
+    """Keeps the host from running ahead of the device by more than `MOST_STEPS_IN_FLIGHT` training steps.
+
+    That many keep the device busy. More would only hold memory for their windows, and a run that is told to stop would
+    have to wait for them.
+
+    Args:
+        wait: for what a step has left to wait for.
+    """
+
+    def __init__(self, wait: Callable[[Any], object]) -> None:
+        self._wait = wait
+        self._steps: deque[Any] = deque()
+
+    def add(self, step: Any) -> None:
+        """Another step has been handed to the device; waits for the oldest one, if there are too many."""
+        self._steps.append(step)
+        if len(self._steps) > MOST_STEPS_IN_FLIGHT:
+            self._wait(self._steps.popleft())
 
 
 class OptimizerMemory(NamedTuple):

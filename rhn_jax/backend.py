@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike, NDArray
 
 from rhn.backend import State, check_precision
-from rhn.port_tools import Regularization, Window, check_window, choose_device
+from rhn.port_tools import Regularization, StepsInFlight, Window, check_window, choose_device
 from rhn.processes import ALONE, Processes
 from rhn.spec.arguments import check_choice
 from rhn.spec.config import RHNConfig
@@ -62,6 +62,7 @@ class JaxModel:
         self._processes = processes
         self._update = Update(optimizer)
         self._precision = precision
+        self._in_flight = StepsInFlight(wait=jax.block_until_ready)
         # Shapes only: nothing is drawn that would be overwritten.
         recurrence = "recompute" if recompute else "fast"
         module = nnx.eval_shape(
@@ -118,6 +119,7 @@ class JaxModel:
         self._params, self._memory, loss, new_state, self.last_grad_norm = self._run(
             programs.train_step, self._update, self._params, self._memory, window, rates, regularization, self._mesh
         )
+        self._in_flight.add(loss)
         return loss, new_state
 
     def evaluate_step(

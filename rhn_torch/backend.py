@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from rhn.backend import State, check_precision
-from rhn.port_tools import NO_REGULARIZATION, Regularization, Window, check_window, choose_device
+from rhn.port_tools import NO_REGULARIZATION, Regularization, StepsInFlight, Window, check_window, choose_device
 from rhn.processes import ALONE, Processes
 from rhn.spec.arguments import check_choice
 from rhn.spec.config import RHNConfig
@@ -19,7 +19,7 @@ from rhn.spec.layers import LayerConfig
 from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
-from rhn_torch.gpu.cuda_graph import StaticSteps, StepResults
+from rhn_torch.gpu.cuda_graph import StaticSteps
 from rhn_torch.layer_backend import TorchLayer
 from rhn_torch.model import RHNLanguageModel
 from rhn_torch.parallel import TorchProcesses, join_processes
@@ -55,6 +55,7 @@ class TorchModel:
         self._precision = precision
         self._is_static = static_steps
         self._processes = processes
+        self._in_flight = StepsInFlight(wait=torch.cuda.Event.synchronize)
         self.load_optimizer_state({})
 
     def forward(
@@ -103,14 +104,16 @@ class TorchModel:
             loss, new_state, self.last_grad_norm = self._step(window, *numbers)
         else:
             loss, new_state, self.last_grad_norm = self._static_steps(self._step, window, *numbers)
+        self._note_step()
         return loss, new_state
 
     def evaluate_step(
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
     ) -> tuple[Any, list[Any]]:
         window = self._window(tokens, targets, state, masks)
-        with torch.no_grad(), self._precision.products():
-            return self.module.negative_log_likelihood(*window)
+        evaluated = self._evaluate(window) if self._static_steps is None else self._static_steps(self._evaluate, window)
+        self._note_step()
+        return evaluated
 
     def log_likelihoods(
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
@@ -147,12 +150,24 @@ class TorchModel:
         weight_decay: float,
         max_grad_norm: float,
         regularization: Regularization,
-    ) -> StepResults:
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
         """Loss, state after the window, and norm of the gradients."""
         decay_in_loss = 0.0 if self._optimizer.decoupled_weight_decay else weight_decay
         loss, gradients, new_state = self._gradients(window, decay_in_loss, regularization)
         norm = self._update(list(gradients.values()), learning_rate, weight_decay, max_grad_norm)
         return loss, new_state, norm
+
+    def _evaluate(self, window: Window) -> tuple[Tensor, list[Tensor]]:
+        """As `evaluate_step`, of a window on the device."""
+        with torch.no_grad(), self._precision.products():
+            return self.module.negative_log_likelihood(*window)
+
+    def _note_step(self) -> None:
+        """A step has been handed to the device; a CPU has done it by now."""
+        if self._device.type == "cuda":
+            done = torch.cuda.Event()
+            done.record(torch.cuda.current_stream(self._device))
+            self._in_flight.add(done)
 
     def _gradients(
         self, window: Window, weight_decay: float, regularization: Regularization = NO_REGULARIZATION
@@ -201,8 +216,8 @@ class TorchBackend:
 
     Args:
         recurrence: see `RHN`.
-        static_steps: training steps run on buffers that never move, on a GPU as CUDA graphs; None: on a GPU only,
-            since they gain nothing elsewhere.
+        static_steps: steps of training and evaluation run on buffers that never move, on a GPU as CUDA graphs; None: on
+            a GPU only, since they gain nothing elsewhere.
     """
 
     name = "torch"

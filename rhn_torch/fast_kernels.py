@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from rhn_torch.precision import add_product
+from rhn_torch.precision import add_product, product
 
 _ACTIVATION_INTO: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "tanh": lambda z, out: torch.tanh(z, out=out),
@@ -224,13 +224,13 @@ def _through_time(
     to the gradients of the gates' arguments.
     """
     num_gates, hidden_size = gates.shape[1], d_state.shape[1]
-    product = weights[0].new_empty(num_gates, *d_state.shape)  # scratch: gradient of what each gate sees of the state
-    masks = [None] * num_gates if state_mask is None else state_mask.expand(product.shape).unbind()  # per gate (B, H)
+    d_u = d_state.new_empty(num_gates, *d_state.shape)  # scratch: gradient of what each gate sees of the state
+    masks = [None] * num_gates if state_mask is None else state_mask.expand(d_u.shape).unbind()  # per gate (B, H)
 
     weights_of_gates = [_by_gate(weight, hidden_size) for weight in weights]  # [micro_step] (G, H, H)
     d_z_views = [d_z.unbind(1) for d_z in d_gates]  # [micro_step][time] (G, B, H)
     last_gates = [values[-1].unbind() for values in gates]  # [micro_step][time] (B, H): c, or t where coupled
-    product_of_gates = product.unbind()  # per gate (B, H)
+    d_u_of_gates = d_u.unbind()  # per gate (B, H)
 
     for time, d_output in reversed(list(enumerate(d_outputs.unbind()))):
         d_state += d_output
@@ -240,12 +240,12 @@ def _through_time(
                 d_state.addcmul_(d_state, last_gates[micro_step][time], value=-1)  # the carry path: times 1 - t
             else:
                 d_state.mul_(last_gates[micro_step][time])
-            torch.bmm(d_z.to(product.dtype), weights_of_gates[micro_step], out=product)
-            for d_u, mask in zip(product_of_gates, masks, strict=True):
+            product(d_z.to(weights[0].dtype), weights_of_gates[micro_step], out=d_u)
+            for d_u_of_gate, mask in zip(d_u_of_gates, masks, strict=True):
                 if mask is None:
-                    d_state += d_u
+                    d_state += d_u_of_gate
                 else:
-                    d_state.addcmul_(d_u, mask)
+                    d_state.addcmul_(d_u_of_gate, mask)
 
 
 def add_weight_gradient(
@@ -261,6 +261,6 @@ def add_weight_gradient(
     if dtype == d_weight.dtype:
         d_weight_of_gates.baddbmm_(d_z_factor, u, beta=beta)
     elif beta == 0:
-        d_weight_of_gates.copy_(torch.bmm(d_z_factor, u))
+        product(d_z_factor, u, out=d_weight_of_gates)
     else:
-        d_weight_of_gates += torch.bmm(d_z_factor, u)
+        d_weight_of_gates += product(d_z_factor, u, out=torch.empty_like(d_weight_of_gates))

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rhn.port_tools import rows_per_chunk
-from rhn_torch.precision import add_product, factor_dtype
+from rhn_torch.precision import add_product, factor_dtype, product
 
 
 def softmax_cross_entropy(
@@ -85,6 +85,6 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
         top, weight, d_logits = ctx.saved_tensors
         d_bias = d_logits.sum(dim=0).mul_(d_loss)  # (V,)
         factor = d_logits.to(weight.dtype)  # (N, V)
-        d_top = torch.mm(factor, weight).to(top.dtype).mul_(d_loss)  # (N, H)
-        d_weight = torch.mm(factor.t(), (top * d_loss).to(weight.dtype)).to(d_bias.dtype)  # (V, H)
+        d_top = product(factor, weight, out=torch.empty_like(top)).mul_(d_loss)  # (N, H)
+        d_weight = product(factor.t(), (top * d_loss).to(weight.dtype), out=d_bias.new_empty(weight.shape))  # (V, H)
         return d_top, d_weight, d_bias, None, None

@@ -1,7 +1,8 @@
 """How far the factors of matrix products are rounded, and which library computes them on a CPU.
 
 PyTorch's own switch for bf16 is `torch.autocast`, which the layers follow: each factor of a product is rounded to bf16,
-and so is the product, whose sum is kept in float32; states, gates, everything pointwise and the gradients stay float32.
+its sum is kept in float32, and so are states, gates, everything pointwise and the gradients. On a GPU the products of
+the recurrence and of the loss stay what their sums are; on a CPU, and in the input projection, they are rounded too.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class Precision(NamedTuple):
     def products(self) -> Iterator[None]:
         """Within it, the factors of products may be rounded to this precision, and no further.
 
-        Whatever the process has set for its other products is ignored here and found again afterwards.
+        Whatever the process has set for its other products is ignored here and found again afterwards. Of torch's two
+        switches for TF32 it is the new one: within it, torch refuses to read the old one, `allow_tf32`.
         """
         if self.device.type == "cuda":
             library, setting = torch.backends.cuda.matmul, "ieee" if self.name == "float32" else "tf32"
@@ -52,7 +54,7 @@ class Precision(NamedTuple):
         bf16 = self.name == "bf16" and has_bf16_products(self.device)
         # A cached cast would outlive the update of its parameter in a captured CUDA graph, and saves nothing here.
         autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16, cache_enabled=False)
-        with fp32_precision(library, setting), autocast:
+        with fp32_precision(library, setting), bf16_sums_in_float32(), autocast:
             yield
 
 
@@ -72,7 +74,24 @@ def add_product(offset: Tensor, a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
     """out = offset + a @ b, matrices or batches of them; a and b may be of a lower precision than the others."""
     if a.dtype == out.dtype:
         return (torch.addmm if a.dim() == 2 else torch.baddbmm)(offset, a, b, out=out)
+    if _keeps_sums(a, out):  # torch.baddbmm has an `out_dtype` too, but with `out` it leaves the offset out
+        return product(a, b, out=out).add_(offset)
     return torch.add(offset, a @ b, out=out)
+
+
+def product(a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
+    """out = a @ b, matrices or batches of them; a and b may be of a lower precision than `out`."""
+    multiply = torch.mm if a.dim() == 2 else torch.bmm
+    if a.dtype == out.dtype:
+        return multiply(a, b, out=out)
+    if _keeps_sums(a, out):
+        return multiply(a, b, out_dtype=out.dtype, out=out)
+    return out.copy_(multiply(a, b))
+
+
+def _keeps_sums(factor: Tensor, out: Tensor) -> bool:
+    """Whether a product of factors of this lower precision can be had as it was summed, in float32."""
+    return out.is_cuda and out.dtype == torch.float32 and factor.dtype in (torch.bfloat16, torch.float16)
 
 
 def has_bf16_products(device: torch.device) -> bool:
@@ -92,6 +111,18 @@ def fp32_precision(library: Any, setting: str) -> Iterator[None]:
         yield
     finally:
         library.fp32_precision = before
+
+
+@contextmanager
+def bf16_sums_in_float32() -> Iterator[None]:
+    """Within it, a GPU that sums a product of bf16 in parts adds the parts in float32, not in bf16."""
+    library: Any = torch.backends.cuda.matmul
+    before = library.allow_bf16_reduced_precision_reduction
+    library.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        library.allow_bf16_reduced_precision_reduction = before
 
 
 @functools.lru_cache(maxsize=1)

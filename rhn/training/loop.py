@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,6 +34,8 @@ from rhn.training.variable import VariableWindows, padded
 from rhn_datasets import Corpus, windows
 from rhn_datasets.batching import Windows
 
+# That are made while one is trained on, each by a thread of its own: NumPy draws outside of Python's lock.
+WINDOWS_AHEAD = 2
 SECONDS_BETWEEN_READINGS = 1.0  # reading a loss waits for the device, so it is done at most this often
 HOPELESS = 3.0  # a loss of so many times that of guessing among all symbols has exploded
 LARGEST_WEIGHT = 1e8  # no training that converges has larger ones
@@ -306,7 +310,7 @@ class Trainer:
 
     def _prepared_windows(self) -> Generator[PreparedWindow, None, None]:
         """Inputs (b, T), targets (b, T), masks and length of the windows left, of the b rows of this process, the next
-        made while one is trained on."""
+        ones made while one is trained on."""
         first_window, first_step, o = self.progress.window, self.progress.step, self.plan.options
 
         def prepare(window: int) -> PreparedWindow:
@@ -326,14 +330,14 @@ class Trainer:
                 inputs, targets, masks = padded(inputs, targets, masks, o.bptt_length, o.bptt_jitter)
             return inputs[self.rows], targets[self.rows], masks.rows(self.rows), length
 
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            coming = [pool.submit(prepare, window) for window in range(first_window, len(self.windows))[:1]]
-            for window in range(first_window, len(self.windows)):
+        left = iter(range(first_window, len(self.windows)))
+        with ThreadPoolExecutor(WINDOWS_AHEAD) as pool:
+            coming = deque(pool.submit(prepare, window) for window in islice(left, WINDOWS_AHEAD))
+            while coming:
                 asked = time.monotonic()
-                ready = coming.pop().result()
+                ready = coming.popleft().result()
                 self.progress.waiting_seconds += time.monotonic() - asked
-                if window + 1 < len(self.windows):
-                    coming.append(pool.submit(prepare, window + 1))
+                coming.extend(pool.submit(prepare, window) for window in islice(left, 1))
                 yield ready
 
     def _shown_progress(self) -> Any:

@@ -1,4 +1,4 @@
-"""Whole training steps as CUDA graphs: one call of the driver in place of thousands of kernel launches.
+"""Whole steps as CUDA graphs, of training and of evaluation: one call of the driver, not thousands of kernel launches.
 
 A graph replays kernels on the addresses at which they were captured. So everything that a step reads or changes stays
 where it is: its inputs are copied into buffers, and parameters and what the optimiser remembers change in place.
@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from rhn.port_tools import NO_REGULARIZATION, Regularization, Window
+from rhn.port_tools import Window
 
-StepResults = tuple[Tensor, list[Tensor], Tensor]  # loss (), state per layer (B, H), norm ()
-# Of (window, learning_rate, weight_decay, max_grad_norm, regularization): tensors on the device, but for the last
-# three, which are numbers; the learning rate is () and float64.
-TrainStep = Callable[[Window, Tensor, float, float, Regularization], StepResults]
+# Tensors and lists of them. Of a training step: loss (), state per layer (B, H), norm (); of an evaluation: negative
+# log-likelihood (), state.
+Results = TypeVar("Results", bound=tuple[Any, ...])
 
 
 class StepInputs(NamedTuple):
-    """Every tensor that a training step takes."""
+    """Every tensor that a step takes; an evaluation takes no learning rate."""
 
     window: Window
-    learning_rate: Tensor  # ()
+    learning_rate: Tensor | None  # ()
 
     def map(self, function: Callable[[Tensor], Any]) -> StepInputs:
         """The same structure of what `function` makes of every tensor, one after the other."""
@@ -37,7 +36,11 @@ class StepInputs(NamedTuple):
             masks.map(function),
             None if length is None else function(length),
         )
-        return StepInputs(window, function(self.learning_rate))
+        return StepInputs(window, None if self.learning_rate is None else function(self.learning_rate))
+
+    def arguments(self) -> tuple[Any, ...]:
+        """Those that are there."""
+        return (self.window,) if self.learning_rate is None else (self.window, self.learning_rate)
 
     def tensors(self) -> list[Tensor]:
         """All of them, in the order of `map`."""
@@ -46,13 +49,13 @@ class StepInputs(NamedTuple):
         return found
 
     def form(self) -> tuple[Any, ...]:
-        """The same for two windows if and only if all their shapes are, and both have the same kinds of masks."""
+        """The same for two steps of a kind if and only if all shapes are, and both have the same kinds of masks."""
         kinds = tuple(part is not None for part in (*self.window.masks, self.window.length))
-        return kinds, tuple(tensor.shape for tensor in self.tensors())
+        return self.learning_rate is None, kinds, tuple(tensor.shape for tensor in self.tensors())
 
 
 class StaticSteps:
-    """Training steps on buffers that never move; on a GPU as CUDA graphs, one per form of the window and its masks.
+    """Steps on buffers that never move; on a GPU as CUDA graphs, one per form of the window and its masks.
 
     Results are those of the step itself, and new tensors every time. Nothing waits for the device.
 
@@ -66,28 +69,23 @@ class StaticSteps:
         self._steps: dict[Any, _StaticStep] = {}
 
     def __call__(
-        self,
-        step: TrainStep,
-        window: Window,
-        learning_rate: float,
-        weight_decay: float,
-        max_grad_norm: float,
-        regularization: Regularization = NO_REGULARIZATION,
-    ) -> StepResults:
-        """Loss, state and norm of `step`, always the same one, which is not kept.
+        self, step: Callable[..., Results], window: Window, learning_rate: float | None = None, *numbers: Any
+    ) -> Results:
+        """Results of `step`, which is not kept: of (window, learning_rate, *numbers) the one step that trains, of
+        (window) the one that evaluates. Its window is on the device, and so is the rate, () and float64.
 
         Besides its arguments it may read and change, in place, what outlives this object.
         """
-        inputs = StepInputs(window, torch.tensor(learning_rate, dtype=torch.float64))
-        numbers = weight_decay, max_grad_norm, regularization
+        rate = None if learning_rate is None else torch.tensor(learning_rate, dtype=torch.float64)
+        inputs = StepInputs(window, rate)
         key = (inputs.form(), numbers)
         if key not in self._steps:
             self._steps[key] = _StaticStep(inputs, self._device, self._recorder)
-        return self._steps[key](step, inputs, *numbers)
+        return self._steps[key](step, inputs, numbers)
 
 
 class _StaticStep:
-    """Training steps of one form.
+    """Steps of one form.
 
     On a GPU the first runs as it is, which initialises every library that it needs; the second is captured, and from
     then on replayed. Every one counts: nothing is run for warming up only, and a form that comes once has no graph.
@@ -97,24 +95,16 @@ class _StaticStep:
         self._buffers = inputs.map(lambda tensor: torch.empty_like(tensor, device=device))
         self._recorder = recorder
         self._is_warm = False
-        self._replay: Callable[[], StepResults] | None = None
+        self._replay: Callable[[], Any] | None = None
 
-    def __call__(
-        self,
-        step: TrainStep,
-        inputs: StepInputs,
-        weight_decay: float,
-        max_grad_norm: float,
-        regularization: Regularization,
-    ) -> StepResults:
+    def __call__(self, step: Callable[..., Results], inputs: StepInputs, numbers: tuple[Any, ...]) -> Results:
         for buffer, value in zip(self._buffers.tensors(), inputs.tensors(), strict=True):
             # From pinned memory the host need not wait; its allocator keeps the memory until it has been read.
             in_reach = value.pin_memory() if buffer.is_cuda and not value.is_cuda else value
             buffer.copy_(in_reach, non_blocking=True)
-        loss, state, norm = self._run(lambda: step(*self._buffers, weight_decay, max_grad_norm, regularization))
-        return loss.clone(), [s.clone() for s in state], norm.clone()
+        return _copied(self._run(lambda: step(*self._buffers.arguments(), *numbers)))
 
-    def _run(self, step: Callable[[], StepResults]) -> StepResults:
+    def _run(self, step: Callable[[], Results]) -> Results:
         if self._recorder is None:
             return step()
         if not self._is_warm:
@@ -124,10 +114,16 @@ class _StaticStep:
             try:
                 self._replay = self._recorder.capture(step)
             except RuntimeError as error:  # as nothing has been computed yet, the step can be taken as it is
-                warnings.warn(f"a training step could not be captured as a CUDA graph: {error}", stacklevel=2)
+                warnings.warn(f"a step could not be captured as a CUDA graph: {error}", stacklevel=2)
                 self._recorder = None
                 return step()
-        return self._replay()
+        results: Results = self._replay()
+        return results
+
+
+def _copied(results: Any) -> Any:
+    """The same structure of new tensors."""
+    return results.clone() if isinstance(results, Tensor) else type(results)(map(_copied, results))
 
 
 class CudaRecorder:
@@ -140,7 +136,7 @@ class CudaRecorder:
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
 
-    def warm_up(self, function: Callable[[], StepResults]) -> StepResults:
+    def warm_up(self, function: Callable[[], Results]) -> Results:
         """Run it on the stream of the captures: some libraries keep a workspace for every stream."""
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
@@ -149,7 +145,7 @@ class CudaRecorder:
         current.wait_stream(self._stream)
         return results
 
-    def capture(self, function: Callable[[], StepResults]) -> Callable[[], StepResults]:
+    def capture(self, function: Callable[[], Results]) -> Callable[[], Results]:
         """What does the same as `function`, into the same results every time. Nothing has been computed yet.
 
         What other threads do on the GPU meanwhile does not disturb it.
@@ -161,7 +157,7 @@ class CudaRecorder:
         with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
             results = function()
 
-        def replay() -> StepResults:
+        def replay() -> Results:
             graph.replay()
             return results
 

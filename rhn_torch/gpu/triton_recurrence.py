@@ -141,7 +141,7 @@ class _Launch:
     ) -> None:
         self._state_mask = state_mask
         # A tile's rows are of the batch, at least the 16 that a tensor core takes; few columns while there are few
-        # rows, so that there are programs for half of the processors at least.
+        # rows, so that there are more programs: 52 at PTB size (H 830, B 20), for the 132 processors of a Hopper GPU.
         tile_rows = min(64, max(16, triton.next_power_of_2(batch_size)))
         tile_columns = 16 if tile_rows <= 32 else 32
         self._grid = (hidden_size // tile_columns, triton.cdiv(batch_size, tile_rows))

@@ -162,6 +162,26 @@ def test_loading_in_between(optimizer, device):
         assert_same_step(models, case, case.state)
 
 
+def test_evaluation_between_training_steps(device):
+    """With the parameters of the moment, in windows of several shapes, with and without masks."""
+    case = make_case(num_layers=2)
+    others = [case._replace(masks=None), make_case(num_layers=2, length=2), make_case(num_layers=2, batch_size=1)]
+    models = build_both(case, device)
+    state = case.state
+    for turn in range(5):
+        state = assert_same_step(models, case, state)
+        if turn == 3:
+            for model in models:
+                model.load_parameters(case.parameters)
+        for window in (case, *others):
+            results = []
+            for model in models:
+                nll, new_state = model.evaluate_step(window.tokens, window.targets, window.state, window.masks)
+                results.append([model.to_numpy(x) for x in (nll, *new_state)])
+            for actual, expected in zip(*results, strict=True):
+                np.testing.assert_array_equal(actual, expected)
+
+
 @pytest.mark.parametrize("options", [{"recompute": True}, {"precision": "tf32"}, {"precision": "bf16"}], ids=str)
 def test_options_of_the_protocol(options, device):
     case = make_case()
@@ -202,6 +222,7 @@ def test_a_model_is_freed_when_its_last_name_goes(device):
     model = build(case, True, device)
     for _ in range(3):
         model.train_step(case.tokens, case.targets, case.state, case.masks, 0.1, 0.0, 10.0)
+        model.evaluate_step(case.tokens, case.targets, case.state)
     watched = weakref.ref(model.module)
     gc.disable()
     try:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from cases import make_case
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -148,6 +149,63 @@ def test_float64_is_not_rounded():
     assert torch.equal(output, layer(x)[0])
 
 
+class SumsInFloat32(TorchDispatchMode):
+    """Products with `out_dtype`, which only a GPU has: of the factors as they are, summed in float32."""
+
+    products = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not function.name().endswith(".dtype_out"):
+            return function(*args, **(kwargs or {}))
+        self.products += 1
+        a, b, dtype = args
+        assert (a.dtype, b.dtype, dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
+        return function.overloadpacket(a.float(), b.float(), **kwargs)
+
+
+@pytest.mark.parametrize(("num_gates", "num_masks"), [(2, 0), (3, 3)])
+def test_products_of_a_gpu_are_not_rounded_after_they_are_summed(monkeypatch, num_gates, num_masks):
+    """By a stand-in for its products; slices of time add up. Measured: 2e-7, where a product that is rounded is off by
+    3e-3."""
+    monkeypatch.setattr(precision, "_keeps_sums", lambda factor, out: factor.dtype != out.dtype)
+    monkeypatch.setattr(fast_kernels, "_BACKWARD_ROWS", 5)
+    run, arguments = layer_and_arguments(num_gates, num_masks, depth=2)
+    recurrence = under_autocast(partial(run, fast_recurrence))
+    with SumsInFloat32() as mode:
+        summed = differentiate(recurrence, *arguments)
+    assert mode.products == 2 * T * 2 + 2 * 3  # forward and backward; the gradients of 2 weights in 3 slices of time
+    monkeypatch.setattr(precision, "product", lambda a, b, *, out: torch.matmul(a.float(), b.float(), out=out))
+    monkeypatch.setattr(fast_kernels, "product", precision.product)
+    expected = differentiate(recurrence, *arguments)
+    assert max(map(error, summed, expected)) < 1e-6
+
+
+def test_loss_of_a_gpu(monkeypatch):
+    monkeypatch.setattr(precision, "_keeps_sums", lambda factor, out: factor.dtype != out.dtype)
+    arguments, targets = (random(30, H), random(50, H), random(50)), torch.arange(30)
+    loss = under_autocast(lambda *inputs: softmax_cross_entropy(*inputs, targets))
+    with SumsInFloat32() as mode:
+        results = differentiate(loss, *arguments)
+    assert mode.products == 3
+    with bf16():
+        factors = [factor.bfloat16().float() for factor in arguments[:2]]
+    exact = F.cross_entropy(F.linear(*factors, arguments[2]), targets, reduction="sum")
+    assert error(results[0], exact) < 1e-6
+
+
+def test_products_that_torch_has_for_a_gpu():
+    """Their signatures, which need none; and what the switch of torch for sums in parts is set to."""
+    with FakeTensorMode():
+        a, b = (torch.empty(2, *shape, dtype=torch.bfloat16, device="cuda") for shape in ((3, 4), (4, 5)))
+        assert precision.product(a, b, out=torch.empty(2, 3, 5, device="cuda")).dtype == torch.float32
+        out = torch.empty(3, 5, device="cuda")
+        assert precision.add_product(torch.empty(5, device="cuda"), a[0], b[0], out=out) is out
+    before = torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
+    with precision.Precision("float32", torch.device("cpu")).products():
+        assert not torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
+    assert torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction == before
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # The backend
 # ----------------------------------------------------------------------------------------------------------------------
@@ -215,9 +273,17 @@ FIRST_FACTOR = {"mm": 0, "bmm": 0, "addmm": 1, "addmm_": 1, "baddbmm": 1, "baddb
 
 
 class FactorsInTF32(TorchDispatchMode):
-    """Rounds the factors of all matrix products to tf32, as a GPU does: from 23 stored bits to 10."""
+    """Brings the factors of all matrix products to tf32, as a GPU does: from 23 stored bits to 10.
 
-    products = 0
+    Args:
+        truncated: the last bits are cut off, as a tensor core does that is given float32 as it is; otherwise the
+            factor is rounded to the nearest.
+    """
+
+    def __init__(self, truncated: bool) -> None:
+        super().__init__()
+        self.products = 0
+        self._half = 0 if truncated else 0x1000
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         first = FIRST_FACTOR.get(function.overloadpacket.__name__)
@@ -226,17 +292,17 @@ class FactorsInTF32(TorchDispatchMode):
             args = (*args[:first], *map(self.rounded, args[first : first + 2]), *args[first + 2 :])
         return function(*args, **(kwargs or {}))
 
-    @staticmethod
-    def rounded(factor: Tensor) -> Tensor:
+    def rounded(self, factor: Tensor) -> Tensor:
         bits = factor.contiguous().view(torch.int32)
-        return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
+        return ((bits + self._half) & ~0x1FFF).view(torch.float32)
 
 
+@pytest.mark.parametrize("truncated", [False, True], ids=["rounded", "truncated"])
 @pytest.mark.parametrize("variant", variants())
-def test_the_preflight_accepts_products_in_tf32(variant):
-    """Measured: up to 4.0e-3; every variant is off by more than strict float32 may be."""
+def test_the_preflight_accepts_products_in_tf32(variant, truncated):
+    """Measured: up to 4.0e-3 rounded, 5.8e-3 truncated; every variant is off by more than strict float32 may be."""
     build = partial(TorchBackend().build, device="cpu")
-    with FactorsInTF32() as mode:
+    with FactorsInTF32(truncated) as mode:
         report = preflight(build, variant_config(variant), "float32", "tf32")
     assert LIMIT["float32"] < report.worst.max_rel < ROUNDED_LIMIT["tf32"]
     assert mode.products > 200

@@ -27,7 +27,7 @@ class Progress:
     loss_sum: float = 0.0  # over the windows since the last check
     norm_sum: float = 0.0  # gradient norms, likewise
     seconds: float = 0.0  # spent training since then
-    waiting_seconds: float = 0.0  # ... in which the model had nothing to do, because its data were not ready
+    waiting_seconds: float = 0.0  # ... for the next window; a GPU, which has steps in flight then, waits less
     history: list[dict[str, Any]] = field(default_factory=list)  # one row per check: per epoch, or `evaluate_steps`
 
     @property
