@@ -196,10 +196,11 @@ def test_loss_of_a_gpu(monkeypatch):
 def test_products_that_torch_has_for_a_gpu():
     """Their signatures, which need none; and what the switch of torch for sums in parts is set to."""
     with FakeTensorMode():
-        a, b = (torch.empty(2, *shape, dtype=torch.bfloat16, device="cuda") for shape in ((3, 4), (4, 5)))
-        assert precision.product(a, b, out=torch.empty(2, 3, 5, device="cuda")).dtype == torch.float32
-        out = torch.empty(3, 5, device="cuda")
-        assert precision.add_product(torch.empty(5, device="cuda"), a[0], b[0], out=out) is out
+        for batch in ((2,), ()):
+            a, b = (torch.empty(*batch, *shape, dtype=torch.bfloat16, device="cuda") for shape in ((3, 4), (4, 5)))
+            out = torch.empty(*batch, 3, 5, device="cuda")
+            assert precision.product(a, b, out=out) is out
+            assert precision.add_product(torch.empty(5, device="cuda"), a, b, out=out) is out
     before = torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
     with precision.Precision("float32", torch.device("cpu")).products():
         assert not torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction

@@ -34,7 +34,7 @@ def test_windows_and_masks_are_those_of_one_thread(first: int, monkeypatch: pyte
     cut = windows(np.arange(92, dtype=np.int32) % 11, 2, 5, drop_last=True)
     trainer: Any = object.__new__(Trainer)
     trainer.windows, trainer.progress = cut, Progress(epoch=1, window=first, step=9 + first)
-    trainer.model = SimpleNamespace(config=CONFIG)
+    trainer.model, trainer.rows = SimpleNamespace(config=CONFIG), slice(None)
     trainer.plan = SimpleNamespace(rates=RATES, options=Options(seed=3))
 
     prepared = list(trainer._prepared_windows())
