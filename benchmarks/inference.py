@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from training_step import PEERS, SEED, SHAPES, Step, describe_backends, describe_machine, duration
+from shapes import SEED, SHAPES, Step
+from training_step import PEERS, describe_backends, describe_machine, duration
 
 import rhn
 

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import Array, lax
-from training_step import LEARNING_RATE, MAX_GRAD_NORM, SEED, WEIGHT_DECAY, Data, Shape, Step
+from shapes import LEARNING_RATE, MAX_GRAD_NORM, SEED, WEIGHT_DECAY, Data, Shape, Step
 
 import rhn
 

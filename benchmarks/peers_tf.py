@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
-from training_step import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Data, Shape, Step
+from shapes import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Data, Shape, Step
 
 import rhn
 

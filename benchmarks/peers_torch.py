@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from shapes import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Data, Shape, Step
 from torch import Tensor, nn
 from torch.nn import functional as F
-from training_step import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Data, Shape, Step
 
-import rhn
 from rhn_torch.precision import Precision
+from rhn_torch.weights import mask_tensors, to_device
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 from naive_rhn import NaiveRHN
@@ -41,9 +41,9 @@ class LSTMLanguageModel(nn.Module):
         return self.softmax(self.drop_output(output)), state
 
 
-def naive_step(shape: Shape) -> Step:
-    """One step of `NaiveRHN`."""
-    return _step_of_naive(shape, NaiveRHN(shape.config))
+def naive_step(shape: Shape, data: Data | None = None, device: str = "cpu") -> Step:
+    """One step of `NaiveRHN`; nothing waits for the device."""
+    return _step_of_naive(NaiveRHN(shape.config).to(device), data or Data(shape))
 
 
 def compiled_step(shape: Shape) -> Step:
@@ -57,37 +57,38 @@ def compiled_step(shape: Shape) -> Step:
         raise RuntimeError(f"the peer 'compiled' needs a C++ compiler, and {compiler} (variable CXX) is not found")
     model = NaiveRHN(shape.config)
     model.time_step = torch.compile(model.time_step, dynamic=False)
-    return _step_of_naive(shape, model)
+    return _step_of_naive(model, Data(shape))
 
 
-def _step_of_naive(shape: Shape, model: NaiveRHN) -> Step:
-    data = Data(shape)
-    state = torch.zeros(shape.batch_size, shape.config.hidden_size)
+def _step_of_naive(model: NaiveRHN, data: Data) -> Step:
+    weight = model.embedding.weight
+    state = weight.new_zeros(data.shape.batch_size, data.shape.config.hidden_size)
     update = _trainer(model)
 
     def step() -> None:
         nonlocal state
         tokens, targets = data.next_window()
-        masks = _as_tensors(data.masks(tokens))
-        logits, new_state = model(torch.as_tensor(tokens), state, masks)
+        masks = mask_tensors(data.masks(tokens), like=weight)
+        logits, new_state = model(to_device(tokens, torch.int64, weight.device), state, masks)
         state = new_state.detach()
-        update(logits, torch.as_tensor(targets))
+        update(logits, to_device(targets, torch.int64, weight.device))
 
     return step
 
 
-def lstm_step(shape: Shape) -> Step:
-    """One step of `LSTMLanguageModel`."""
-    data, model = Data(shape), LSTMLanguageModel(shape)
+def lstm_step(shape: Shape, data: Data | None = None, device: str = "cpu") -> Step:
+    """One step of `LSTMLanguageModel`; nothing waits for the device."""
+    windows, model = data or Data(shape), LSTMLanguageModel(shape).to(device)
+    place = model.softmax.weight.device
     state: tuple[Tensor, Tensor] | None = None
     update = _trainer(model)
 
     def step() -> None:
         nonlocal state
-        tokens, targets = data.next_window()
-        logits, (h, c) = model(torch.as_tensor(tokens), state)
+        tokens, targets = windows.next_window()
+        logits, (h, c) = model(to_device(tokens, torch.int64, place), state)
         state = (h.detach(), c.detach())
-        update(logits, torch.as_tensor(targets))
+        update(logits, to_device(targets, torch.int64, place))
 
     return step
 
@@ -153,12 +154,3 @@ def _trainer(model: nn.Module) -> Callable[[Tensor, Tensor], None]:
         optimizer.step()
 
     return update
-
-
-def _as_tensors(masks: rhn.VariationalMasks) -> rhn.VariationalMasks:
-    return rhn.VariationalMasks(
-        torch.as_tensor(masks.embedding, dtype=torch.float32),
-        [torch.as_tensor(mask, dtype=torch.float32) for mask in masks.input],
-        [torch.as_tensor(mask, dtype=torch.float32) for mask in masks.state],
-        torch.as_tensor(masks.output, dtype=torch.float32),
-    )
