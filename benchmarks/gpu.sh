@@ -40,12 +40,12 @@ export JAX_COMPILATION_CACHE_DIR=$scratch/jax
 started=$SECONDS
 failed=()
 rm -f "$results"/gpu_* # of an earlier run
-# 0 where it passed. The limits of all parts below, with the 5 seconds that each may take to die, add up to 540.
+# 0 where it passed. The limits of all parts below, with the 2 seconds that each may take to die, add up to 539.
 part() { # NAME SECONDS COMMAND...
   local name=$1 limit=$2 before=$SECONDS status=0
   shift 2
   printf '\n== %s, at most %d s: %s\n' "$name" "$limit" "$*"
-  timeout --kill-after=5 "$limit" "$@" 2>&1 | tee "$results/gpu_$name.log" || status=$?
+  timeout --kill-after=2 "$limit" "$@" 2>&1 | tee "$results/gpu_$name.log" || status=$?
   printf '{"part": "%s", "status": %d, "seconds": %d}\n' "$name" "$status" $((SECONDS - before)) >>"$results/gpu_parts.jsonl"
   ((status == 0)) || failed+=("$name (status $status$( ((status == 124 || status == 137)) && echo ", out of time"))")
   return "$status"
@@ -54,10 +54,11 @@ part() { # NAME SECONDS COMMAND...
 # Whether BACKEND can be used on the device, and why not.
 has_device() { # BACKEND
   local status=0
-  part "device_$1" 15 "$python" benchmarks/gpu.py device --backend "$1" --device "$device" || status=$?
+  part "device_$1" 30 "$python" benchmarks/gpu.py device --backend "$1" --device "$device" || status=$?
   case $status in
     0) ;;
     3) echo "gpu.sh: $1 sees no GPU here" >&2 ;;
+    124 | 137) echo "gpu.sh: $1 did not say in time whether there is a GPU" >&2 ;;
     *) echo "gpu.sh: $1 cannot be imported, which says nothing about the GPU: see above" >&2 ;;
   esac
   return "$status"
@@ -85,7 +86,7 @@ fi
 
 common=(--device "$device" ${tiny[@]+"${tiny[@]}"})
 part tests 90 "$python" -m pytest -v -p no:cacheprovider "${tests[@]}" || true
-part parity 165 "$python" benchmarks/gpu.py parity "${common[@]}" --record "$results/gpu_parity.jsonl" || true
+part parity 155 "$python" benchmarks/gpu.py parity "${common[@]}" --record "$results/gpu_parity.jsonl" || true
 for backend in "${usable[@]}"; do
   limit=30
   [[ $backend == torch ]] || limit=75 # it compiles
