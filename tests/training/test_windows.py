@@ -39,7 +39,8 @@ def test_windows_and_masks_are_those_of_one_thread(first: int, monkeypatch: pyte
 
     prepared = list(trainer._prepared_windows())
     assert len(prepared) == len(cut) - first == 9 - first
-    for window, (inputs, targets, masks) in enumerate(prepared, start=first):
+    for window, (inputs, targets, masks, length) in enumerate(prepared, start=first):
+        assert length == inputs.shape[1]
         assert np.array_equal(inputs, cut[window][0])
         assert np.array_equal(targets, cut[window][1])
         expected = rhn.sample_masks(CONFIG, inputs, RATES, 3, 9 + window)
