@@ -62,12 +62,13 @@ TINY_SIZES = (Size(5, True, 3, 4, 2), Size(5, False, 128, 9, 1))
 MOST_ROWS_OF_REFERENCE = 1024  # larger problems take it minutes: there, "plain" in float64 is what is compared with
 
 # Per precision: dtype, and largest accepted error relative to the largest entry. Of float64 and float32 it is that of
-# SPEC.md 6.1. Of the others about three times the worst that was measured by software on such problems: TF32_AND_BF16
+# SPEC.md 6.1. Of the others it is four times the worst that was measured by software on such problems, up
+# to H 830: 4.0e-3 in tf32 that is cut off (1.5e-3 if it is rounded), 1.5e-2 in bf16.
 TOLERANCE = {
     "float64": ("float64", 1e-10),
     "float32": ("float32", 2e-5),
-    "tf32": ("float32", 8e-3),
-    "bf16": ("float32", 1.6e-2),
+    "tf32": ("float32", 1.6e-2),
+    "bf16": ("float32", 6e-2),
 }
 STEPS = 4  # one as it is, one captured, two replayed
 RATES = (0.2, 0.1, 0.3, 0.2)
