@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rhn.spec.masks import VariationalMasks
-from rhn.spec.windows import longest_window, window_length
+from rhn.spec.window_lengths import longest_window, window_length
 
 
 class VariableWindows:
@@ -17,7 +17,7 @@ class VariableWindows:
     Args:
         rows: (B, columns), a consecutive piece of the data in each row.
         seed, first_step: of the run, and of the epoch.
-        bptt_length, bptt_jitter: see `rhn.spec.windows.window_length`.
+        bptt_length, bptt_jitter: see `rhn.spec.window_lengths.window_length`.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ import pytest
 from cases import make_case
 
 from rhn.spec import reference
-from rhn.spec.windows import longest_window, window_length
+from rhn.spec.window_lengths import longest_window, window_length
 
 TERMS = {"activation_regularization": 2.0, "temporal_activation_regularization": 1.5, "length": 3}
 
