@@ -23,6 +23,7 @@ pytestmark = pytest.mark.skipif(shutil.which("timeout") is None, reason="the scr
 
 def run(*options: object, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHON": python}
+    environment.pop("TRITON_INTERPRET", None)  # minutes; what the kernels compute in it, test_triton.py tests
     return subprocess.run([SCRIPT, *map(str, options)], capture_output=True, text=True, env=environment)
 
 
