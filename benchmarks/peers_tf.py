@@ -208,4 +208,4 @@ def _uniform(*shape: int) -> tf.Variable:
 
 
 def _as_tensors(masks: rhn.VariationalMasks) -> rhn.VariationalMasks:
-    return tf.nest.map_structure(lambda mask: tf.constant(mask, tf.float32), masks)
+    return masks.map(lambda mask: tf.constant(mask, tf.float32))
