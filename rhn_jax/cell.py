@@ -13,7 +13,7 @@ from flax.nnx.nn.dtypes import promote_dtype
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from rhn.spec.arguments import check_choice, check_flag, check_size
+from rhn.spec.arguments import check_choice, check_flag, check_number, check_size
 from rhn.spec.config import ACTIVATIONS
 from rhn_jax.recurrence import masked_linear, time_step
 from rhn_jax.weights import mask_tensors
@@ -60,7 +60,7 @@ class RHNCell(nnx.RNNCellBase):
         bias: (L, G*H).
 
     Raises:
-        ValueError: a size is less than 1, or the activation is not known.
+        ValueError: a size is less than 1, init_scale is less than 0, or the activation is not known.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class RHNCell(nnx.RNNCellBase):
             check_size(name, size)
         check_flag("couple_gates", couple_gates)
         check_choice("activation", activation, ACTIVATIONS)
+        check_number("init_scale", init_scale, zero=True)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.recurrence_depth = recurrence_depth

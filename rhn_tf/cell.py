@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell  # keras.layers.RNN knows by it whose masks to reset
 
-from rhn.spec.arguments import check_choice, check_flag, check_fraction, check_size
+from rhn.spec.arguments import check_choice, check_flag, check_fraction, check_number, check_size
 from rhn.spec.config import ACTIVATIONS
 from rhn_tf.precision import Precision
 from rhn_tf.recurrence import masked_linear, time_step
@@ -110,6 +110,7 @@ class RHNCell(keras.layers.Layer, DropoutRNNCell):
         }.items():
             check_flag(name, flag)
         check_choice("activation", activation, ACTIVATIONS)
+        check_number("init_scale", init_scale, zero=True)
         check_choice("matmul_dtype", matmul_dtype, _MATMUL_DTYPES)
         self.couple_gates = couple_gates
         self.activation = activation

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from rhn.spec.arguments import check_choice, check_flag, check_size
+from rhn.spec.arguments import check_choice, check_flag, check_number, check_size
 from rhn.spec.config import ACTIVATIONS
 from rhn_torch.arguments import check_dtype, check_input, check_state, renamed
 from rhn_torch.recurrence import masked_linear, plain_recurrence
@@ -42,7 +42,7 @@ class RHNCell(nn.Module):
         bias: (L, G*H), or None.
 
     Raises:
-        ValueError: a size is less than 1, or the activation is not known.
+        ValueError: a size is less than 1, init_scale is less than 0, or the activation is not known.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class RHNCell(nn.Module):
         check_flag("bias", bias)
         check_flag("couple_gates", couple_gates)
         check_choice("activation", activation, ACTIVATIONS)
+        check_number("init_scale", init_scale, zero=True)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.recurrence_depth = recurrence_depth

@@ -8,7 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from rhn.spec.arguments import check_choice, check_flag, check_fraction, check_integer, check_number, refusal
+from rhn.spec.arguments import check_choice, check_flag, check_fraction, check_integer, check_number, is_number, refusal
+
+LARGEST_WEIGHT = 1e8  # no training that converges has larger ones
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,16 @@ def number(*, zero: bool = False) -> Accepted:
     return Accepted(expected, lambda name, value: check_number(name, value, zero=zero))
 
 
-def finite() -> Accepted:
-    """Finite numbers."""
+def initial_value(*, signed: bool) -> Accepted:
+    """Numbers that a weight may start from: below `LARGEST_WEIGHT` in size, and of at least 0 unless `signed`."""
+    lowest = -LARGEST_WEIGHT if signed else 0.0
+    expected = f"a number from {lowest:g} to {LARGEST_WEIGHT:g}"
 
     def check(name: str, value: Any) -> None:
-        try:
-            check_number(name, abs(value) if isinstance(value, int | float) else value, zero=True)
-        except ValueError:
-            raise refusal(name, value, "a finite number") from None
+        if not is_number(value) or not lowest <= value <= LARGEST_WEIGHT:
+            raise refusal(name, value, expected)
 
-    return Accepted("a finite number", check)
+    return Accepted(expected, check)
 
 
 def fraction() -> Accepted:

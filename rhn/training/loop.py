@@ -22,6 +22,7 @@ from rhn.backend import Model
 from rhn.checkpoint import Checkpoint
 from rhn.processes import ALONE, Processes
 from rhn.spec.masks import VariationalMasks, sample_masks
+from rhn.training.accepted import LARGEST_WEIGHT
 from rhn.training.console import Progress as ShownProgress
 from rhn.training.console import shown_progress, warn
 from rhn.training.evaluate.stream import evaluate
@@ -30,7 +31,7 @@ from rhn.training.plan import Plan
 from rhn.training.run.progress import Progress
 from rhn.training.schedules import averaging_is_due, epochs_since_best
 from rhn.training.score import UNITS, in_units
-from rhn.training.variable import VariableWindows, padded
+from rhn.training.variable_windows import VariableWindows, padded
 from rhn_datasets import Corpus, windows
 from rhn_datasets.batching import Windows
 
@@ -38,7 +39,6 @@ from rhn_datasets.batching import Windows
 WINDOWS_AHEAD = 2
 SECONDS_BETWEEN_READINGS = 1.0  # reading a loss waits for the device, so it is done at most this often
 HOPELESS = 3.0  # a loss of so many times that of guessing among all symbols has exploded
-LARGEST_WEIGHT = 1e8  # no training that converges has larger ones
 
 PreparedWindow = tuple[NDArray[np.int32], NDArray[np.int32], VariationalMasks, int]
 
@@ -300,7 +300,7 @@ class Trainer:
         """Save where the run stands; DivergedError if that is no place to continue from."""
         parameters = self.model.parameters()
         largest = max(float(np.abs(value).max()) for value in parameters.values())
-        if not largest < LARGEST_WEIGHT:  # nor if it is no number
+        if not largest <= LARGEST_WEIGHT:  # nor if it is no number
             raise DivergedError(f"weights as large as {largest:.3g} after step {self.progress.step}")
         state = [self.processes.gather_rows(self.model.to_numpy(s)) for s in self.state]  # (B, H) per layer
         self.run.save_last(Checkpoint(parameters, state, self.model.optimizer_state()))

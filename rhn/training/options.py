@@ -16,10 +16,10 @@ from rhn.spec.optimizers import OPTIMIZERS
 from rhn.spec.parameters import INITIALIZERS
 from rhn.training.accepted import (
     either,
-    finite,
     flag,
     folder_name,
     fraction,
+    initial_value,
     integer,
     number,
     one_of,
@@ -72,16 +72,16 @@ class Options:
     activation: str = _model("tanh", one_of(*ACTIVATIONS), "nonlinearity of the candidate h")
     initializer: str = _model("uniform", one_of(*INITIALIZERS), "how weights are drawn; fan_in: normal, 1/sqrt(inputs)")
     init_scale: float = _model(
-        0.04, number(zero=True), "uniform in (-init_scale, init_scale); normal: the standard deviation"
+        0.04, initial_value(signed=False), "uniform in (-init_scale, init_scale); normal: the standard deviation"
     )
     embedding_init_scale: float | None = _model(
-        None, either(number(zero=True), None), "the scale of the embedding; None: that of the other weights"
+        None, either(initial_value(signed=False), None), "the scale of the embedding; None: that of the other weights"
     )
     transform_bias: float = _model(
-        -2.0, finite(), "initial bias of the transform gate, learned", "init_bias", "init_T_bias"
+        -2.0, initial_value(signed=True), "initial bias of the transform gate, learned", "init_bias", "init_T_bias"
     )
     other_bias: Any = _model(
-        "uniform", either(finite(), "uniform"), "initial value of all other biases", "init_other_bias"
+        "uniform", either(initial_value(signed=True), "uniform"), "initial value of all other biases", "init_other_bias"
     )
 
     batch_size: int = _training(

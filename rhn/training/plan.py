@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rhn.backend import Model, check_precision
+from rhn.spec.arguments import refusal
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import DropRates
 from rhn.spec.optimizers import Optimizer
@@ -58,6 +57,8 @@ class Plan:
         levels = CORPORA[o.dataset].levels
         if o.level is not None and o.level not in levels:
             raise OptionError(f"level={o.level!r} is not accepted with dataset={o.dataset!r}: expected {levels[0]!r}")
+        if o.bptt_jitter is not None and o.bptt_jitter > o.bptt_length:
+            raise refusal("bptt_jitter", o.bptt_jitter, f"a number of at most bptt_length={o.bptt_length}")
         if o.precision is not None:
             check_precision(o.precision, o.dtype)
         if o.tensorboard and importlib.util.find_spec("tensorboardX") is None:
@@ -72,13 +73,9 @@ class Plan:
         return pick(RHNConfig, {**vars(self.options), "vocab_size": vocab_size})
 
     def initial_parameters(self, config: RHNConfig) -> Parameters:
-        """Where training starts; OptionError if this machine has no room for it, or float32 has no such numbers."""
+        """Where training starts; OptionError if this machine has no room for it."""
         self._check_memory(config)
         o = self.options
-        for name in ("init_scale", "embedding_init_scale", "transform_bias", "other_bias"):
-            value = getattr(o, name)
-            if value not in ("uniform", None) and abs(value) > np.finfo(np.float32).max:
-                raise OptionError(f"{name}={value!r} is not accepted: expected a number that float32 holds")
         return initial_parameters(
             config, o.seed, o.init_scale, o.transform_bias, o.other_bias, o.initializer, o.embedding_init_scale
         )

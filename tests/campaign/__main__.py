@@ -52,7 +52,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python tests/campaign", description=__doc__.splitlines()[0])
-    parser.add_argument("--short", action="store_true", help="less than a minute, without the frameworks")
+    parser.add_argument("--short", action="store_true", help="about a minute, without the frameworks")
     parser.add_argument("--seed", type=int, default=1, help="of all that is drawn")
     parser.add_argument("--area", action="append", choices=AREAS, help="only this; may be repeated")
     parser.add_argument("--backend", action="append", choices=FULL["kills"], help="kill only this; may be repeated")

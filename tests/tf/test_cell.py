@@ -95,6 +95,7 @@ def test_config_round_trip() -> None:
         ({"recurrence_depth": 0}, "recurrence_depth=0 is not accepted: expected an integer of at least 1"),
         ({"matmul_dtype": "int8"}, "matmul_dtype='int8' is not accepted: expected one of None, bfloat16, float16"),
         ({"activation": "gelu"}, "activation='gelu' is not accepted: expected one of tanh, sigmoid, relu"),
+        ({"init_scale": -1}, "init_scale=-1 is not accepted: expected a number of at least 0"),
     ],
 )
 def test_bad_options_say_what_is_accepted(options: dict[str, object], message: str) -> None:

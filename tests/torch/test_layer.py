@@ -202,6 +202,7 @@ def test_repr_tells_what_is_not_default():
         ({"recurrence_depth": 0}, "recurrence_depth=0 is not accepted"),
         ({"num_layers": 0}, "num_layers=0 is not accepted"),
         ({"activation": "gelu"}, "activation='gelu' is not accepted: expected one of tanh, sigmoid, relu"),
+        ({"init_scale": -1}, "init_scale=-1 is not accepted: expected a number of at least 0"),
         ({"recurrence": "slow"}, "recurrence='slow' is not accepted: expected one of fast, plain, recompute"),
     ],
 )

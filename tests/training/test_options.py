@@ -104,6 +104,9 @@ def test_aliases_are_names_of_their_own() -> None:
     [
         ({"precision": "bf16", "dtype": "float64"}, "precision='bf16' is not accepted with dtype='float64'"),
         ({"level": "char"}, "level='char' is not accepted with dataset='ptb'"),
+        ({"bptt_jitter": 36.0, "bptt_length": 35}, "bptt_jitter=36.0 is not accepted: .* at most bptt_length=35"),
+        ({"transform_bias": 2e8}, r"transform_bias=200000000.0 is not accepted: .* -1e\+08 to 1e\+08"),
+        ({"init_scale": -1e-3}, "init_scale=-0.001 is not accepted: expected a number from 0 to"),
     ],
 )
 def test_a_plan_refuses_values_that_do_not_go_together(values: dict[str, Any], message: str) -> None:

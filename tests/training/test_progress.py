@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rhn
-from rhn.checkpoint import load_language_model
+from rhn.checkpoint import CheckpointError, load_language_model
 from rhn.training.options import OptionError
+from rhn.training.plan import Plan
 from rhn.training.run.checkpoint import TrainedModel, open_checkpoint
 from rhn.training.run.progress import Progress
+from rhn.training.run.start import _check_place
 
 ROW = {
     "epoch": 1,
@@ -134,3 +137,11 @@ def test_a_checkpoint_without_data_does_not_guess_them(checkpoint: Path, tmp_pat
     opened = open_checkpoint("reference", {**DEFAULTS, "checkpoint": bare}, {"checkpoint": bare})
     with pytest.raises(OptionError, match="does not say on which data it was trained"):
         opened.load_corpus()
+
+
+def test_a_run_without_checks_between_epochs_has_one_row_for_each() -> None:
+    checkpoint, corpus = SimpleNamespace(state=[]), SimpleNamespace(train=np.zeros(10_000, np.int64))
+    progress = Progress(epoch=2, step=9, history=[ROW])
+    with pytest.raises(CheckpointError, match="last does not fit its run: 1 checks for 2 epochs"):
+        _check_place(progress, checkpoint, corpus, Plan.from_options({}), Path("last"))
+    _check_place(progress, checkpoint, corpus, Plan.from_options({"evaluate_steps": 5}), Path("last"))
