@@ -207,8 +207,9 @@ class Options:
     evaluation: str = _of(
         "evaluate",
         "full",
-        one_of("full", "authors_batched"),
-        "full: batch 1, every token; authors_batched: batch_size, bptt_length, tails dropped",
+        one_of("full", "windows", "authors_batched"),
+        "full: batch 1, every token; windows: the state forgotten every bptt_length tokens; "
+        "authors_batched: batch_size, bptt_length, tails dropped",
     )
     mc_samples: int = _of("evaluate_mc", 100, integer(), "samples whose probabilities are averaged", "mc_steps")
     mc_rows: int = _of("evaluate_mc", 50, integer(), "so many samples at once, as rows of a batch: memory, no result")

@@ -95,9 +95,11 @@ def test_the_command_scores_in_either_way(
 ) -> None:
     full = call(evaluate_checkpoint, batch_size=3, bptt_length=4)
     batched = call(evaluate_checkpoint, evaluation="authors_batched", batch_size=3, bptt_length=4)
+    forgetful = call(evaluate_checkpoint, evaluation="windows", bptt_length=4)
     cool = call(evaluate_checkpoint, temperature=0.5)
     out = capsys.readouterr().out
     assert "valid (batch 1): bits per character" in out
+    assert "test (batch 1, from a state of zero every 4 tokens): bits per character" in out
     assert "test (the authors' batched way: batch 3, windows of 4, tails dropped): bits per character" in out
     assert "test (batch 1; temperature 0.5)" in out
 
@@ -106,6 +108,11 @@ def test_the_command_scores_in_either_way(
     model = rhn.load_backend("reference").build(rhn.RHNConfig(**metadata["config"]), parameters, "float64")
     assert full["test"] == evaluate(model, corpus.test, "char").value
     assert cool["valid"] == evaluate(model, corpus.valid, "char", temperature=0.5).value
+    nll = 0.0
+    for start in range(0, len(corpus.test) - 1, 4):
+        piece = corpus.test[start : start + 5]
+        nll += evaluate(model, piece, "char").nats * (len(piece) - 1)
+    assert forgetful["test"] == pytest.approx(nll / (len(corpus.test) - 1) / math.log(2), rel=1e-13)
     expected = evaluate(model, corpus.test, "char", batch_size=3, bptt_length=4, drop_last=True)
     assert batched["test"] == expected.value
     assert f"over {expected.tokens} tokens" in out

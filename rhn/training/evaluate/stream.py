@@ -28,18 +28,20 @@ def evaluate(
     batch_size: int = 1,
     bptt_length: int = FULL_WINDOW,
     drop_last: bool = False,
+    reset: bool = False,
     temperature: float = 1.0,
     progress: Callable[[int], Any] = lambda tokens: None,
 ) -> Score:
-    """Score `tokens` without dropout, the state handed from window to window.
+    """Score `tokens` without dropout, the state handed from window to window (unless `reset`).
 
     Args:
         model: to be scored; it is not changed.
         tokens: (n,) the stream.
         level: "word", "char" or "byte".
         batch_size: 1 scores every token but the first in its full context; B cuts the stream into B rows first.
-        bptt_length: window length; the result does not depend on it, but for rounding.
+        bptt_length: window length; without `reset` the result does not depend on it, but for rounding.
         drop_last: leave out a last window shorter than `bptt_length`, as the authors' programs do.
+        reset: start every window from a state of zero instead.
         temperature: divides the logits. Other than 1 is slower: the logits of every window come to NumPy.
         progress: called with the number of tokens scored since the last call.
     """
@@ -53,6 +55,8 @@ def evaluate(
     state: State = model.zero_state(batch_size)
     sums, counts = [], []
     for inputs, targets in cut:
+        if reset:
+            state = model.zero_state(batch_size)
         value, state = step(inputs, targets, state)
         sums.append(value)  # stays on the device: waiting for each would stall it
         counts.append(targets.size)
@@ -77,14 +81,23 @@ def score_full_streams(model: Model, corpus: Corpus, show_progress: bool) -> dic
 def score_streams(model: Model, corpus: Corpus, options: Options) -> dict[str, Score]:
     """Score the validation and the test part of `corpus` as `options` say, and print the scores.
 
-    "full" scores every token but the first in its full context, at batch 1. "authors_batched" scores `batch_size` rows
-    in windows of `bptt_length` and drops the tails, as the authors' programs do to choose their checkpoint.
+    "full" scores every token but the first in its full context, at batch 1. "windows" forgets the context after every
+    `bptt_length` tokens, as models that read windows are scored. "authors_batched" scores `batch_size` rows in windows
+    of `bptt_length` and drops the tails, as the authors' programs do to choose their checkpoint.
     """
-    how: dict[str, Any] = {"batch_size": 1, "bptt_length": FULL_WINDOW}
-    way = "batch 1"
-    if options.evaluation == "authors_batched":
-        how = {"batch_size": options.batch_size, "bptt_length": options.bptt_length, "drop_last": True}
-        way = f"the authors' batched way: batch {options.batch_size}, windows of {options.bptt_length}, tails dropped"
+    rows, length = options.batch_size, options.bptt_length
+    ways: dict[str, tuple[str, dict[str, Any]]] = {
+        "full": ("batch 1", {"batch_size": 1, "bptt_length": FULL_WINDOW}),
+        "windows": (
+            f"batch 1, from a state of zero every {length} tokens",
+            {"batch_size": 1, "bptt_length": length, "reset": True},
+        ),
+        "authors_batched": (
+            f"the authors' batched way: batch {rows}, windows of {length}, tails dropped",
+            {"batch_size": rows, "bptt_length": length, "drop_last": True},
+        ),
+    }
+    way, how = ways[options.evaluation]
     if options.temperature != 1.0:
         way += f"; temperature {options.temperature:g}"
     scores = {}
