@@ -18,8 +18,8 @@ class Accepted:
     """Values of one option.
 
     Attributes:
-        expected: what they are, in words.
-        check: raises ValueError for every other value, given the option's name and the value.
+        expected: the accepted values, in words.
+        check: called with the option's name and a value; raises ValueError for every other value.
     """
 
     expected: str
@@ -27,7 +27,7 @@ class Accepted:
 
 
 def integer(least: int = 1, most: int | None = None) -> Accepted:
-    """Integers of at least `least`, and at the most `most`."""
+    """Integers from `least`, up to `most` if that is given."""
     if most is None:
         return Accepted(f"an integer of at least {least}", lambda name, value: check_integer(name, value, least))
     expected = f"an integer from {least} to {'2**64 - 1' if most == 2**64 - 1 else most}"
@@ -46,7 +46,7 @@ def number(*, zero: bool = False) -> Accepted:
 
 
 def initial_value(*, signed: bool) -> Accepted:
-    """Numbers that a weight may start from: below `LARGEST_WEIGHT` in size, and of at least 0 unless `signed`."""
+    """Initial values of weights: at most `LARGEST_WEIGHT` in size, and at least 0 unless `signed`."""
     lowest = -LARGEST_WEIGHT if signed else 0.0
     expected = f"a number from {lowest:g} to {LARGEST_WEIGHT:g}"
 
@@ -83,17 +83,17 @@ def one_of(*choices: Any) -> Accepted:
 
 def text(example: str) -> Accepted:
     """Text of at least one symbol."""
-    return _text(f"text of at least one symbol, quoted twice where it could be a number, as in '{example}'")
+    return _text(f"text of at least one symbol, in two kinds of quotes if it could be a number, as in '{example}'")
 
 
 def path() -> Accepted:
     """The name of a file or folder, which need not exist."""
-    return _text("the name of a file or folder, quoted twice where it could be a number")
+    return _text("the name of a file or folder, in two kinds of quotes if it could be a number")
 
 
 def folder_name() -> Accepted:
-    """The name of one folder, without a way to it."""
-    expected = "the name of one folder without / in it, quoted twice where it is a number, as in 'run=\"2024\"'"
+    """The name of one folder, without a path."""
+    expected = "the name of one folder without a /, in two kinds of quotes if it is a number, as in 'run=\"2024\"'"
 
     def check(name: str, value: Any) -> None:
         if not _is_text(value) or Path(value).name != value or value in (".", ".."):
@@ -105,7 +105,7 @@ def folder_name() -> Accepted:
 def paths() -> Accepted:
     """The name of a file or folder, or the names of three files."""
     one = path()
-    expected = "the name of a file or folder, or three names of files"
+    expected = "the name of a file or folder, or the names of three files"
 
     def check(name: str, value: Any) -> None:
         names = value if isinstance(value, list | tuple) else [value]
@@ -139,7 +139,7 @@ def _text(expected: str) -> Accepted:
 
 
 def _is_text(value: Any) -> bool:
-    """Text that every file system and terminal can hold: not empty, no null, no half of a character."""
+    """Text that every file system and terminal can hold: not empty, no null character, no lone surrogate."""
     return isinstance(value, str) and bool(value) and "\0" not in value and not _has_surrogates(value)
 
 

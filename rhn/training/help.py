@@ -1,4 +1,4 @@
-"""What the command line says of itself: the commands, the options of each, the recipes, the configuration."""
+"""The texts of `help` and `print_config`: the commands, the options of each command, the recipes, the configuration."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def overview(program: str) -> str:
     """The page of `help`: usage, commands, recipes."""
     commands = [_entry(name, meaning, 18) for name, meaning in COMMANDS.items()]
     others = [
-        _entry("print_config", "Print the value of every option, and change nothing.", 18),
+        _entry("print_config", "Print the value of every option, and do nothing else.", 18),
         _entry("help COMMAND", "List the options of a command.", 18),
     ]
     return "\n".join(
         [
             f"{program} [COMMAND] [with [RECIPE] [FILE.json] [OPTION=VALUE ...]]",
             "",
-            "Commands; the first one is meant if none is named:",
+            "Commands (the default is train):",
             *commands,
             *others,
             "",
@@ -52,7 +52,7 @@ def overview(program: str) -> str:
             f"  {program} with resume=runs/shallow",
             f"  {program} evaluate with checkpoint=runs/shallow/best.safetensors",
             "",
-            "Sacred's flags work before and after `with`: -F FOLDER keeps a record, -l LEVEL shows its log.",
+            "Sacred's flags work before and after `with`: -F FOLDER keeps its record of a run, -l LEVEL shows its log.",
         ]
     )
 
@@ -61,7 +61,7 @@ def help_on(about: str, program: str) -> str:
     """The page of `help COMMAND`, `help RECIPE` or `help OPTION`.
 
     Raises:
-        OptionError: there is nothing of that name.
+        OptionError: nothing has this name.
     """
     if about in COMMANDS:
         return _help_on_command(about, program)
@@ -85,7 +85,7 @@ def _help_on_command(command: str, program: str) -> str:
 
 
 def _option_lines(option: Option) -> list[str]:
-    """The option with its default; what it means and accepts, indented."""
+    """The option with its default, and indented its meaning and accepted values."""
     also = f" Authors' name: {', '.join(option.aliases)}." if option.aliases else ""
     meaning = f"{_sentence(option.meaning)} Expected: {option.accepted.expected}.{also}"
     return [f"  {option.name} = {option.default!r}", *textwrap.wrap(meaning, _WIDTH - 6, **_INDENT)]
@@ -99,27 +99,29 @@ def _sentence(text: str) -> str:
 
 
 def recipes() -> str:
-    """All recipes, a line each: the page of `print_named_configs`."""
+    """All recipes, one line each: the page of `print_named_configs`."""
     return "\n".join(_entry(name, describe_recipe(name), 20) for name in RECIPES)
 
 
 def describe_recipe(name: str) -> str:
-    """One line on a recipe: what it trains, and what the paper, or who else, reports for it."""
+    """One line on a recipe: what it trains, and the published score."""
     recipe = RECIPES[name]
     if name == "demo":
-        return "two minutes on two cores: the language reference that every Python carries, without a download"
+        return "two minutes on two cores, without a download: the language reference that comes with Python"
     units, depth = recipe["hidden_size"], recipe["recurrence_depth"]
     if name in TUNED:
         return f"{recipe['dataset']}, depth {depth}, {units} units{_published(name)}"
     row = paper_result({**{option.name: option.default for option in OPTIONS.values()}, **recipe})
     result = (
-        "" if row is None else f"; the paper: {row.printed('test')} {row.unit}, {row.parameters / 1e6:.1f} M parameters"
+        ""
+        if row is None
+        else f"; in the paper: {row.printed('test')} {row.unit}, {row.parameters / 1e6:.1f} M parameters"
     )
     return f"{recipe['dataset']}, depth {depth}, {units} units{result}"
 
 
 def _published(recipe: str) -> str:
-    """What others report for it, or for something like it."""
+    """The score that others have published for this recipe, or for a similar model."""
     if recipe not in PUBLISHED:
         return ""
     row, kind = PUBLISHED[recipe], CORPORA[RECIPES[recipe]["dataset"]]
@@ -128,7 +130,7 @@ def _published(recipe: str) -> str:
 
 
 def configuration(values: Mapping[str, Any], changed: Collection[str]) -> str:
-    """The page of `print_config`: every option with value and meaning; a star marks what differs from the default."""
+    """The page of `print_config`: every option with value and meaning; a star marks a changed value."""
     lines = ["Configuration (* differs from the default):"]
     for group, title in GROUPS.items():
         members = [option for option in OPTIONS.values() if option.group == group]

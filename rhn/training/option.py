@@ -1,4 +1,4 @@
-"""What an option of the command line is, and how a row of the table in `rhn.training.options` is written."""
+"""One option of the command line, and functions that write a row of the table in `rhn.training.options`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from rhn.training.accepted import Accepted
 
-# The commands, and what each is for.
+# The commands and their meaning.
 COMMANDS = {
     "train": "Train a model, then score it; with resume=FOLDER, continue a run.",
     "evaluate": "Score a checkpoint of any backend on its data.",
-    "evaluate_mc": "Score a checkpoint by Monte Carlo dropout: the mean probabilities of many dropout masks.",
-    "evaluate_dynamic": "Score a checkpoint that goes on learning from the text that it is scored on.",
-    "evaluate_cache": "Score a checkpoint that also looks up what followed similar states in the text so far.",
-    "generate": "Print text that a checkpoint makes up after a prompt.",
-    "analyse": "Show what gates and states of a checkpoint do: activity, the loss without a gate, Jacobians.",
+    "evaluate_mc": "Score a checkpoint by Monte Carlo dropout: average the predictions of many dropout masks.",
+    "evaluate_dynamic": "Score a checkpoint that keeps learning from the text that it has been scored on.",
+    "evaluate_cache": "Score a checkpoint with a neural cache: it also looks up what followed similar states so far.",
+    "generate": "Sample text from a checkpoint, after a prompt.",
+    "analyse": "Show how gates and states of a checkpoint behave: activity, the loss without a gate, Jacobians.",
 }
 ALL = tuple(COMMANDS)
 TRAIN = ("train",)
@@ -30,11 +30,11 @@ class Option:
 
     Attributes:
         name: as the user types it.
-        group: of options that belong together.
-        default: its value where nothing else is said.
+        group: heading of the help under which it is listed.
+        default: its value if the user gives none.
         meaning: one line for the user.
         accepted: the values that it may have.
-        commands: that use it.
+        commands: names of the commands that use it.
         aliases: its names in the authors' four programs.
         may_change: whether a run may be resumed with another value.
     """
@@ -96,10 +96,10 @@ def arithmetic(default: Any, accepted: Accepted, meaning: str, **more: Any) -> A
 
 
 def run(default: Any, accepted: Accepted, meaning: str, *aliases: str, **more: Any) -> Any:
-    """A row about what a run does, keeps and shows."""
+    """A row about what a run does, stores and shows."""
     return option("run", default, accepted, meaning, *aliases, **{"may_change": True, **more})
 
 
 def of(command: str, default: Any, accepted: Accepted, meaning: str, *aliases: str) -> Any:
-    """A row of one command."""
+    """A row for a single command."""
     return option(command, default, accepted, meaning, *aliases, commands=(command,), may_change=True)

@@ -1,7 +1,7 @@
-"""The words of the command line, read before Sacred sees them: names, values, config files, flags in any place.
+"""Reads the words of the command line before Sacred sees them: names, values, config files, flags in any place.
 
-Values are checked here against the table of options, so that a mistake gets a sentence. Config files are read here as
-plain data: Sacred would let a JSON file run code.
+Values are checked here against the table of options, so that a mistake ends in a one-sentence message. Config files are
+read here as plain data: with Sacred, a JSON file could run code.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Words:
     """What a command line asks for.
 
     Attributes:
-        command: its name; None: train.
-        flags: of Sacred, with their arguments.
-        recipes: named configs, in order.
-        values: of options, by our names; those of config files too.
+        command: name of the command; None: train.
+        flags: Sacred's flags, with their arguments.
+        recipes: names of recipes, in order.
+        values: values of options, by the names of this project; those from config files are included.
     """
 
     command: str | None = None
@@ -38,7 +38,7 @@ class Words:
     values: dict[str, Any] = field(default_factory=dict)
 
     def for_sacred(self) -> list[str]:
-        """The same as words that Sacred reads without doubt: every value as a Python literal."""
+        """The same as words that Sacred cannot misread: every value is a Python literal."""
         updates = [*self.recipes, *(f"{name}={value!r}" for name, value in self.values.items())]
         command = [] if self.command is None else [self.command]
         return [*self.flags, *command, *(["with", *updates] if updates else [])]
@@ -49,8 +49,8 @@ def read_words(arguments: Sequence[str], recipes: Collection[str], flags_with_ar
 
     Args:
         arguments: `[FLAG ...] [COMMAND] [with [RECIPE ...] [CONFIG FILE ...] [OPTION=VALUE ...] [FLAG ...]]`.
-        recipes: names of all named configs.
-        flags_with_argument: flags of Sacred that are followed by a word of their own.
+        recipes: names of all recipes.
+        flags_with_argument: Sacred's flags that take an argument.
 
     Raises:
         OptionError: a word is not understood, or a value is not accepted; the message suggests the nearest name.
@@ -94,7 +94,7 @@ def _is_update(word: str, recipes: Collection[str]) -> bool:
 
 
 def _read_update(word: str, words: Words, recipes: Collection[str]) -> None:
-    """Take in one word after `with`."""
+    """Add one word after `with` to `words`."""
     name, equals, value = word.partition("=")
     if equals:
         _set(words.values, name.strip(), _literal(value.strip()))
@@ -116,7 +116,7 @@ def _set(values: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _literal(text: str) -> Any:
-    """A Python literal, or the text itself where it is none."""
+    """The value of a Python literal, or the text itself if it is not a literal."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -148,10 +148,11 @@ def _read_config_file(file: Path) -> Mapping[str, Any]:
 
 
 def nearest(name: str, candidates: Collection[str], others: Collection[str] = ()) -> str:
-    """The end of a sentence on an unknown name: the nearest of `candidates`, or of `others` as `NAME=...`, or all."""
+    """The end of a message about an unknown name: the nearest of `candidates`, or `NAME=...` if it is one of `others`,
+    or all candidates."""
     close = get_close_matches(name, candidates, n=1, cutoff=0.6)
     if name in others:
         return f": did you mean `{name}=...`?"
     if close:
         return f": did you mean {close[0]!r}?"
-    return f"; known are {', '.join(sorted(candidates))}"
+    return f"; known names: {', '.join(sorted(candidates))}"
