@@ -37,7 +37,7 @@ from rhn.training.train import train as train_model
 from rhn.training.words import read_words
 from rhn_datasets import DataError
 
-# What the user can mend; the message is one sentence. Ours are among them: OptionError, CheckpointError, DivergedError.
+# Errors that the user can fix; their message is one sentence. They include OptionError, CheckpointError, DivergedError.
 USER_ERRORS = (
     *(DataError, ImportError, ValueError, OSError, ArithmeticError),
     *(PreflightError, MemoryError, ProcessLostError),
@@ -62,7 +62,7 @@ _PACKAGES_OF_FLAGS = {
 
 
 class RHNExperiment(Experiment):
-    """An experiment that remembers which options its caller has given, those too that are given their default."""
+    """An experiment that remembers which options its caller has given, even if the value is the default."""
 
     given: frozenset[str] = frozenset()
 
@@ -160,7 +160,7 @@ def _check_observers(flags: Sequence[str]) -> None:
 
 
 def _user_errors(command: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a command; what is the user's to mend ends the process with its one sentence, not with a traceback."""
+    """Run a command. An error that the user can fix ends the process with a one-sentence message, not a traceback."""
     try:
         return command(*arguments)
     except USER_ERRORS as error:
@@ -173,9 +173,9 @@ def _user_errors(command: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _sentence(error: BaseException) -> str:
-    """What an error says; errors of the system name the file, too."""
+    """The message of an error; errors of the operating system also name the file."""
     if isinstance(error, MemoryError):
-        return "this machine has not enough memory for that: make hidden_size, batch_size or recurrence_depth smaller"
+        return "this machine has not enough memory: make hidden_size, batch_size or recurrence_depth smaller"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error)

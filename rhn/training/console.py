@@ -1,4 +1,4 @@
-"""What a command says: lines that cannot end a run, and progress that suits where it goes."""
+"""Output of the commands: lines that cannot make a run fail, warnings, and progress for terminals and log files."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _is_silent = False
 
 
 def be_silent() -> None:
-    """Say and show nothing from here on: another process of the same run speaks for all."""
+    """Print and show nothing from here on: another process of the same run prints for all."""
     global _is_silent
     _is_silent = True
 
 
 def say(text: str, *, end: str = "\n") -> None:
-    """Print `text`, whatever the terminal can show of it.
+    """Print `text` on any terminal.
 
-    Control characters are shown, not obeyed: names and texts come from files. What the encoding of stdout lacks is
-    replaced. If stdout takes nothing any more, because nobody reads it or its disk is full, nothing is said from here
-    on.
+    Names and texts come from files, so control characters are shown, not obeyed. Characters that the encoding of stdout
+    lacks are replaced. If stdout can no longer be written, because nobody reads it or its disk is full, nothing is
+    printed from here on.
     """
     if _is_silent:
         return
@@ -43,11 +43,11 @@ def say(text: str, *, end: str = "\n") -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  for as long as the process lives
 
 
-_keepers: list[Callable[[str], None]] = []  # what is called with each warning, besides
+_keepers: list[Callable[[str], None]] = []  # functions that are also called with each warning
 
 
 def warn(text: str) -> None:
-    """As `say`, to stderr, and to whoever keeps warnings."""
+    """Like `say`, but to stderr and to the functions that keep warnings."""
     if _is_silent:
         return
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
@@ -58,7 +58,7 @@ def warn(text: str) -> None:
 
 @contextmanager
 def warnings_kept(keep: Callable[[str], None]) -> Iterator[None]:
-    """Within it, `keep` is called with each warning: of `warn`, and of Python's own, which become one line each."""
+    """Within this context, `keep` is called with each warning: those of `warn`, and Python's own as one line each."""
 
     def show(
         message: Warning | str,
@@ -80,13 +80,13 @@ def warnings_kept(keep: Callable[[str], None]) -> Iterator[None]:
 
 
 class Progress:
-    """How far a long piece of work is: a bar on a terminal, elsewhere a line a minute.
+    """Shows the progress of a long task: as a bar on a terminal, otherwise as one line a minute.
 
     Args:
-        what: is done.
-        total: tokens in all.
-        done: tokens done already.
-        show: False says nothing at all.
+        what: name of the task.
+        total: number of tokens in total.
+        done: number of tokens already done.
+        show: False shows nothing.
     """
 
     def __init__(self, what: str, total: int, done: int = 0, *, show: bool) -> None:
@@ -106,7 +106,7 @@ class Progress:
         )
 
     def update(self, tokens: int) -> None:
-        """So many more tokens are done."""
+        """Report that `tokens` more tokens are done."""
         self._done += tokens
         self._bar.update(tokens)
         if self._says_lines and time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
@@ -115,18 +115,18 @@ class Progress:
             say(f"{self._what}: {self._done / max(self._total, 1):.0%} of {self._total:,} tokens{note}")
 
     def note(self, text: str) -> None:
-        """What the bar shows at its end."""
+        """Show `text` at the end of the bar."""
         self._note = text
         self._bar.set_postfix_str(text)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bar.close()
 
 
 @contextmanager
 def shown_progress(what: str, total: int, done: int = 0, *, show: bool) -> Iterator[Any]:
-    """A `Progress` that is taken away at the end."""
+    """A `Progress` that is closed at the end."""
     shown = Progress(what, total, done, show=show)
     try:
         yield shown

@@ -1,7 +1,7 @@
-"""Truncated backpropagation through time, over any `rhn.Model`, so that it can stop and continue anywhere.
+"""Truncated backpropagation through time for any `rhn.Model`, which can stop and continue after any step.
 
-A run is a pure function of its options: masks are keyed by the number of the training step. `Progress`, the carried
-state and the parameters alone say where it stands.
+A run is a pure function of its options: masks depend on the number of the training step. `Progress`, the carried state,
+the parameters and the optimiser state are all that is needed to continue it.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from rhn.training.variable_windows import VariableWindows, padded
 from rhn_datasets import Corpus, windows
 from rhn_datasets.batching import Windows
 
-# That are made while one is trained on, each by a thread of its own: NumPy draws outside of Python's lock.
+# Windows that are prepared while another is trained on, each by its own thread: NumPy draws outside of Python's lock.
 WINDOWS_AHEAD = 2
 SECONDS_BETWEEN_READINGS = 1.0  # reading a loss waits for the device, so it is done at most this often
-HOPELESS = 3.0  # a loss of so many times that of guessing among all symbols has exploded
+HOPELESS = 3.0  # a loss of this many times the loss of guessing among all symbols has exploded
 
 PreparedWindow = tuple[NDArray[np.int32], NDArray[np.int32], VariationalMasks, int]
 
@@ -48,18 +48,18 @@ class DivergedError(ArithmeticError):
 
 
 class Run(Protocol):
-    """What a trainer tells of itself; `rhn.training.run.saved.SavedRun` keeps it on disk."""
+    """What a trainer reports to; `rhn.training.run.saved.SavedRun` keeps it on disk."""
 
     def save_last(self, checkpoint: Checkpoint) -> None:
-        """The run can continue from here."""
+        """Called when the run can continue from here."""
         ...
 
     def save_best(self, checkpoint: Checkpoint) -> None:
-        """Validation has improved."""
+        """Called when the validation score has improved."""
         ...
 
     def note_epoch(self, row: dict[str, Any]) -> None:
-        """There was a check, after an epoch or within one; the row is the newest of `Progress.history`."""
+        """Called after a validation, at the end of an epoch or within it; `row` is the newest of `Progress.history`."""
         ...
 
     def stop_requested(self) -> bool:
@@ -71,13 +71,13 @@ class Trainer:
     """Trains a model from `progress` on.
 
     Args:
-        model: to be trained, in place.
-        corpus: its training part is learned, the other two are scored at every check, batched.
-        plan: how.
-        progress: where the run stands; a fresh one for a new run. Changed in place.
+        model: trained in place.
+        corpus: its training part is learned; the other two parts are scored, in batches, at every check.
+        plan: the plan of the run.
+        progress: where the run stands; changed in place. A new run starts from `Progress()`.
         run: is told what happens.
-        state: the carried state that belongs to `progress`, per layer (B, H); none at the start of an epoch.
-        processes: that train the model together; every one of them has a trainer.
+        state: the carried state that belongs to `progress`, per layer (B, H); empty at the start of an epoch.
+        processes: the processes that train the model together; each has its own trainer.
     """
 
     def __init__(
@@ -105,13 +105,13 @@ class Trainer:
         self._started = time.monotonic()
         self._hopeless_loss = HOPELESS * math.log(max(model.config.vocab_size, 2))  # nats per token
 
-    @np.errstate(all="ignore")  # a loss that overflows gets a sentence of its own
+    @np.errstate(all="ignore")  # a loss that overflows raises DivergedError
     def train(self) -> str:
-        """Train until there is a reason to stop, which is returned: "epochs", "patience", "max_steps", "max_minutes"
-        or "signal". Everything is saved then.
+        """Train until there is a reason to stop, save everything, and return the reason: "epochs", "patience",
+        "max_steps", "max_minutes" or "signal".
 
         Raises:
-            DivergedError: the loss is not finite, or was hopeless for a whole epoch.
+            DivergedError: the loss is not finite, or was above `HOPELESS` times guessing over a whole epoch.
         """
         while not (reason := self._reason_to_finish()):
             if reason := self._train_epoch():
@@ -125,7 +125,7 @@ class Trainer:
         return reason
 
     def _reason_to_finish(self) -> str:
-        """Why no further epoch is to be trained, or ""."""
+        """The reason to train no further epoch, or ""."""
         p, o = self.progress, self.plan.options
         if p.epoch >= o.epochs:
             return "epochs"
@@ -134,7 +134,7 @@ class Trainer:
         return ""
 
     def _reason_to_pause(self) -> str:
-        """Why no further step is to be taken, or ""."""
+        """The reason to take no further step, or ""."""
         o = self.plan.options
         is_late = o.max_minutes is not None and time.monotonic() - self._started >= 60 * o.max_minutes
         stops, is_late = self._meetings.decide(self.progress.step, self.run.stop_requested(), is_late)
@@ -145,7 +145,7 @@ class Trainer:
         return "max_minutes" if is_late else ""
 
     def _check_is_due(self) -> bool:
-        """Whether to score the model here: after every epoch, or every `evaluate_steps` steps and after the last."""
+        """Whether to score the model now: after every epoch, or every `evaluate_steps` steps and after the last one."""
         p, every = self.progress, self.plan.options.evaluate_steps
         is_over = p.window == len(self.windows)
         if every is None or (is_over and p.epoch + 1 == self.plan.options.epochs):
@@ -153,7 +153,7 @@ class Trainer:
         return p.steps_since_check > 0 and p.step % every == 0
 
     def _train_epoch(self) -> str:
-        """Train to the epoch's end, to the next check, or to a reason to pause, which is returned."""
+        """Train to the end of the epoch, to the next check, or until there is a reason to pause, which is returned."""
         p, o = self.progress, self.plan.options
         learning_rate = self.plan.learning_rate(p.epoch, p.valid_scores)
         extras = self.plan.extras_of(self.model)
@@ -183,7 +183,7 @@ class Trainer:
                     last_reading = time.monotonic()
                 if saves:
                     self._read_losses(shown)
-                    if not self._has_exploded:  # the newest checkpoint is to be a good one
+                    if not self._has_exploded:  # keep the newest checkpoint a good one
                         self._save_last()
                     last_save = time.monotonic()
             self._read_losses(shown)
@@ -191,13 +191,13 @@ class Trainer:
         return reason
 
     def _start_epoch(self) -> None:
-        """The stream starts anew."""
+        """Go back to the start of the text, with a zero state."""
         self.progress.epoch, self.progress.window = self.progress.epoch + 1, 0
         self.windows = self._cut_epoch()
         self.state = self._zero_state()
 
     def _cut_epoch(self) -> Windows | VariableWindows:
-        """The windows of the epoch in work."""
+        """The windows of the current epoch."""
         p, o = self.progress, self.plan.options
         fixed = windows(self.corpus.train, o.batch_size, o.bptt_length, drop_last=True)
         if o.bptt_jitter is None:
@@ -205,7 +205,7 @@ class Trainer:
         return VariableWindows(fixed.rows, o.seed, p.step - p.window, o.bptt_length, o.bptt_jitter)
 
     def _check(self, epoch_is_over: bool) -> None:
-        """Score, save, and make ready for what follows."""
+        """Score the model, save, and prepare the next epoch if this one is over."""
         p, o = self.progress, self.plan.options
         steps, window_tokens = p.steps_since_check, o.batch_size * o.bptt_length
         train_nats = p.loss_sum / (steps * o.bptt_length)
@@ -224,7 +224,7 @@ class Trainer:
                 "step": p.step,
                 "learning_rate": self.plan.learning_rate(p.epoch, p.valid_scores),
                 "train_nats": train_nats,
-                "valid_nats": self.processes.agree(valid.nats),  # what follows depends on it, to the bit
+                "valid_nats": self.processes.agree(valid.nats),  # later decisions depend on it
                 "test_nats": test.nats,
                 "valid_tokens": valid.tokens,
                 "test_tokens": test.tokens,
@@ -250,7 +250,7 @@ class Trainer:
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
-        """Score and save with the mean of the weights, if one is kept, and train on with the weights themselves."""
+        """Within this context, the model has the averaged weights, if there are any; after it, its own weights."""
         if self.plan.options.average_after is None:
             yield
             return
@@ -268,12 +268,12 @@ class Trainer:
         self.model.load_parameters(current)
 
     def _read_losses(self, shown: ShownProgress) -> None:
-        """Bring the losses from the device to the record; DivergedError if one of them is not finite."""
+        """Read the losses from the device and add them to the record; DivergedError if one is not finite."""
         p, o = self.progress, self.plan.options
         for i, (device_loss, device_norm, length) in enumerate(self._unread):
             loss, norm = float(self.model.to_numpy(device_loss)), float(self.model.to_numpy(device_norm))
             if length != o.bptt_length:
-                loss *= o.bptt_length / length  # as of a window of the usual length
+                loss *= o.bptt_length / length  # the loss of a window of the usual length
             step = p.step - len(self._unread) + i + 1
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise DivergedError(f"loss {loss} with gradient norm {norm} at step {step} (epoch {p.epoch + 1})")
@@ -297,10 +297,10 @@ class Trainer:
     _has_exploded = False  # the newest loss that was read
 
     def _save_last(self) -> None:
-        """Save where the run stands; DivergedError if that is no place to continue from."""
+        """Save the newest checkpoint; DivergedError if no run could continue from it."""
         parameters = self.model.parameters()
         largest = max(float(np.abs(value).max()) for value in parameters.values())
-        if not largest <= LARGEST_WEIGHT:  # nor if it is no number
+        if not largest <= LARGEST_WEIGHT:  # true for nan as well
             raise DivergedError(f"weights as large as {largest:.3g} after step {self.progress.step}")
         state = [self.processes.gather_rows(self.model.to_numpy(s)) for s in self.state]  # (B, H) per layer
         self.run.save_last(Checkpoint(parameters, state, self.model.optimizer_state()))
@@ -309,8 +309,8 @@ class Trainer:
         return self.model.zero_state(self.rows.stop - self.rows.start)
 
     def _prepared_windows(self) -> Generator[PreparedWindow, None, None]:
-        """Inputs (b, T), targets (b, T), masks and length of the windows left, of the b rows of this process, the next
-        ones made while one is trained on."""
+        """Inputs (b, T), targets (b, T), masks and length of each window left in this epoch, for the b rows of this
+        process. The next windows are prepared while one is trained on."""
         first_window, first_step, o = self.progress.window, self.progress.step, self.plan.options
 
         def prepare(window: int) -> PreparedWindow:

@@ -1,4 +1,4 @@
-"""What a run is going to do. What can be wrong with its options is found here, before anything is loaded."""
+"""The plan of a run, made from its options. Wrong options are found here, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from rhn_datasets import CORPORA
 
 @dataclass(frozen=True)
 class Plan:
-    """The options of a run, and what they amount to.
+    """The options of a run, and the objects made from them.
 
     Attributes:
-        options: of the command line.
-        rates: of dropout.
-        optimizer: of the training steps.
-        schedule: of the learning rate.
+        options: the options of the command line.
+        rates: the drop rates.
+        optimizer: the update rule of the training steps.
+        schedule: the schedule of the learning rate.
     """
 
     options: Options
@@ -39,10 +39,10 @@ class Plan:
 
     @classmethod
     def from_options(cls, values: Mapping[str, Any]) -> Plan:
-        """The plan of the options `values`, by name; those that are missing have their defaults.
+        """The plan for the options in `values`, by name; missing options have their defaults.
 
         Raises:
-            ValueError: an option has a value that is not accepted, alone or beside the others.
+            ValueError: the value of an option is not accepted, alone or together with other options.
             ImportError: an option needs a package that is not installed.
         """
         o = options_from(values)
@@ -66,14 +66,14 @@ class Plan:
         return plan
 
     def architecture(self, vocab_size: int) -> RHNConfig:
-        """The model for data with `vocab_size` symbols; OptionError if another number was asked for."""
+        """The architecture for data with `vocab_size` symbols; OptionError if the options ask for another number."""
         wanted = self.options.vocab_size
         if wanted is not None and vocab_size not in (1, wanted):
             raise OptionError(f"vocab_size={wanted!r} is not accepted: the data have {vocab_size} symbols")
         return pick(RHNConfig, {**vars(self.options), "vocab_size": vocab_size})
 
     def initial_parameters(self, config: RHNConfig) -> Parameters:
-        """Where training starts; OptionError if this machine has no room for it."""
+        """The parameters from which training starts; OptionError if this machine has too little memory for them."""
         self._check_memory(config)
         o = self.options
         return initial_parameters(
@@ -81,14 +81,14 @@ class Plan:
         )
 
     def learning_rate(self, epoch: int, valid_scores: Sequence[float]) -> float:
-        """Rate of epoch `epoch`, counted from 0, after the validation scores of those before."""
+        """Learning rate of epoch `epoch`, counted from 0, given the validation scores of the earlier epochs."""
         return self.schedule.rate(epoch, valid_scores)
 
     def extras_of(self, model: Model) -> dict[str, Any]:
-        """Arguments of the model's training steps that it need not know, where they are used.
+        """The optional arguments of `model.train_step` that the options use.
 
         Raises:
-            OptionError: it does not know them.
+            OptionError: the model's `train_step` does not have one of them.
         """
         names = ("activation_regularization", "temporal_activation_regularization")
         extras = {name: value for name in names if (value := getattr(self.options, name))}
@@ -100,11 +100,12 @@ class Plan:
         return extras
 
     def precision(self, *, training: bool, device: str) -> str:
-        """To what factors of matrix products may be rounded: by default a GPU trains in tf32, and scores in float32.
+        """The format to which factors of matrix products may be rounded. By default a GPU trains in tf32 and scores in
+        float32.
 
         Args:
-            training: whether the model is to be trained.
-            device: "cpu", or the name of another.
+            training: whether the model will be trained.
+            device: "cpu", or the name of another device.
         """
         o = self.options
         if o.precision is not None:
@@ -112,7 +113,7 @@ class Plan:
         return "tf32" if training and device != "cpu" and o.dtype == "float32" else "float32"
 
     def _check_memory(self, config: RHNConfig) -> None:
-        """Refuse a model that cannot fit: parameters, gradients and what the optimiser remembers."""
+        """Refuse a model whose parameters, gradients and optimiser state do not fit into memory."""
         count = parameter_count(config)
         copies = 4 if self.optimizer.name == "adam" else 3 if self.optimizer.momentum else 2
         needed = count * copies * (8 if self.options.dtype == "float64" else 4)
@@ -126,7 +127,7 @@ class Plan:
 
 
 def data_in_full(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with the whole way to the data, so that a run finds them from any folder."""
+    """`values` with the absolute path of the data, so that a run finds them from any folder."""
 
     def in_full(path: str) -> str:
         return path if path.startswith("~") else str(Path(path).absolute())

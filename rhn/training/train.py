@@ -47,19 +47,19 @@ SAMPLE_LENGTH = {"word": 100, "char": 400, "byte": 400}  # tokens
 def train(
     backend_name: str, values: Mapping[str, Any], given: Mapping[str, Any], log_scalar: LogScalar
 ) -> float | None:
-    """Train a model, or continue a run, and leave a run folder.
+    """Train a model, or continue a run, and write a run folder.
 
     Args:
-        backend_name: trains.
-        values: of all options of this command line.
-        given: those that the user gave; when resuming, the others are those of the run.
+        backend_name: name of the backend that trains.
+        values: values of all options of this command line.
+        given: the options that the user gave; when a run is resumed, the others are those of the run.
         log_scalar: called with name, value and step for each metric of each epoch.
 
     Returns:
-        The test score at batch 1, or None if the run was stopped before its last epoch by its own options.
+        The test score at batch 1, or None if the run's own options stopped it before its last epoch.
 
     Raises:
-        RunInterruptedError: a signal stopped the run, and it is saved.
+        RunInterruptedError: a signal stopped the run, after it was saved.
         ValueError, OSError, ImportError: with one sentence for the user.
     """
     changed: dict[str, tuple[Any, Any]] = {}
@@ -133,21 +133,21 @@ def train(
 
 
 def _train(trainer: Trainer, folder: RunFolder) -> str:
-    """The reason why training ended; a loss that diverges and a process that is lost get their sentences."""
+    """Train, and return the reason why training ended. The errors for a diverged loss and a lost process get advice."""
     try:
         return trainer.train()
     except ProcessLostError as error:
         raise ProcessLostError(f"{error}; continue with resume={folder.path}") from error
     except DivergedError as error:
         kept = [f"{name} {file}" for name, file in (("newest", folder.last), ("best", folder.best)) if file.exists()]
-        saved = f"good checkpoints: {', '.join(kept)}" if kept else "nothing was saved before"
+        saved = f"good checkpoints: {', '.join(kept)}" if kept else "no checkpoint was saved before"
         raise DivergedError(f"{error}: lower learning_rate or max_grad_norm; {saved}") from error
 
 
 def _finish(
     backend: Backend, config: RHNConfig, corpus: Corpus, plan: Plan, folder: RunFolder, progress: Progress
 ) -> float:
-    """Score the best checkpoint at batch 1 and save the scores; then a sample and the report, each on its own."""
+    """Score the best checkpoint at batch 1 and save the scores. Then write a sample and the report; either may fail."""
     o = plan.options
     best = TrainedModel.read(folder.best)
     best_row = progress_of(best, folder.best).history[-1]
@@ -182,12 +182,12 @@ def _finish(
     _on_its_own("the sample", write_sample)
     page = _on_its_own("the report", lambda: write_report(folder.path))
     if page is not None:
-        say(f"to look at: {page}")
+        say(f"report: {page}")
     return scores["test"].value
 
 
 def _on_its_own(what: str, write: Callable[[], Path | None]) -> Path | None:
-    """The result of `write`. A part that fails is a warning: the run is saved, and the other parts can be had."""
+    """The result of `write`. If it fails, there is a warning only: the run is saved, and the other parts can follow."""
     try:
         return write()
     except Exception as error:  # whatever it is, it must not end a training that is finished
@@ -196,7 +196,7 @@ def _on_its_own(what: str, write: Callable[[], Path | None]) -> Path | None:
 
 
 def _check_lengths(corpus: Corpus, plan: Plan) -> None:
-    """Refuse data of which one part is shorter than a window, before anything is trained."""
+    """Refuse data with a part that is shorter than a window, before anything is trained."""
     o = plan.options
     for part in ("train", "valid", "test"):
         try:
@@ -206,7 +206,7 @@ def _check_lengths(corpus: Corpus, plan: Plan) -> None:
 
 
 def _record_options(folder: RunFolder, plan: Plan, changed: Mapping[str, tuple[Any, Any]], step: int) -> None:
-    """Keep what the run was started and resumed with."""
+    """Record the options with which the run was started and resumed."""
     if changed:
         changes = folder.read_list("changes.json")
         changes += [
@@ -218,7 +218,7 @@ def _record_options(folder: RunFolder, plan: Plan, changed: Mapping[str, tuple[A
 
 
 def _preflight(backend: Backend, config: RHNConfig, plan: Plan, precision: str) -> str:
-    """Prove the backend before it trains, in the precision and on the device of the run; what to put on record."""
+    """Check the backend before it trains, in the precision and on the device of the run; return the line to record."""
     if not plan.options.preflight:
         return "skipped by preflight=False"
 
@@ -256,7 +256,7 @@ def _announce(
 
 @contextmanager
 def _signals_noted() -> Iterator[list[int]]:
-    """Note Ctrl-C and SIGTERM instead of dying of them; a second one does end the process at once."""
+    """Note Ctrl-C and SIGTERM instead of ending; a second signal ends the process at once."""
     noted: list[int] = []
 
     def note(number: int, frame: Any) -> None:

@@ -1,4 +1,4 @@
-"""From the checkpoint of a run, of any backend, to a model and its data."""
+"""Opens the checkpoint of a run of any backend: builds its model and loads its data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rhn.training.options import DEFAULTS, OPTIONS, OptionError, Options, option
 from rhn.training.plan import Plan
 from rhn_datasets import Corpus, DataError, Vocabulary, load_corpus
 
-# What a checkpoint may say of the run that wrote it: what describes its data and its model, and no place to write to.
+# The options that are read from a checkpoint: they describe its data and its model, and name no place to write to.
 _FROM_CHECKPOINT = (
     *(name for name, option in OPTIONS.items() if option.group in ("data", "model", "dropout")),
     *("batch_size", "bptt_length", "max_grad_norm", "dtype", "precision", "seed"),
@@ -34,8 +34,8 @@ class TrainedModel:
     Attributes:
         checkpoint: the arrays; the parameters fit the configuration and are finite.
         config: the architecture.
-        vocabulary: as many symbols as the configuration says.
-        metadata: all that the file says.
+        vocabulary: has as many symbols as `config` says.
+        metadata: all metadata of the file.
     """
 
     checkpoint: Checkpoint
@@ -45,7 +45,7 @@ class TrainedModel:
 
     @classmethod
     def read(cls, path: str | Path) -> TrainedModel:
-        """Read the file at `path`; CheckpointError if it holds no such model."""
+        """Read the file at `path`; CheckpointError if it is not such a checkpoint."""
         checkpoint, config, metadata = load_language_model(path)
         try:
             vocabulary = Vocabulary.from_json(metadata["vocabulary"])
@@ -61,11 +61,11 @@ class OpenedCheckpoint:
     """A checkpoint ready for use.
 
     Attributes:
-        backend: that the model was built in, not necessarily the one that wrote the checkpoint.
-        model: with the checkpoint's parameters.
-        vocabulary: of the model.
-        plan: the options of this command line; what they do not say of data and model, the checkpoint does.
-        names_data: whether one of the two says which data.
+        backend: the backend of the model, not necessarily the one that wrote the checkpoint.
+        model: the model, with the parameters of the checkpoint.
+        vocabulary: the vocabulary of the model.
+        plan: made from the options of this command line; missing options about data and model come from the checkpoint.
+        names_data: whether the command line or the checkpoint names the data.
     """
 
     backend: Backend
@@ -76,15 +76,15 @@ class OpenedCheckpoint:
 
     @property
     def options(self) -> Options:
-        """Of the plan."""
+        """The options of the plan."""
         return self.plan.options
 
     def load_corpus(self) -> Corpus:
-        """The data of the options.
+        """Load the data that the options name.
 
         Raises:
-            OptionError: nothing says which data.
-            CheckpointError: their vocabulary is not the model's.
+            OptionError: neither the command line nor the checkpoint names the data.
+            CheckpointError: the vocabulary of the data is not that of the model.
         """
         o = self.options
         if not self.names_data:
@@ -92,8 +92,8 @@ class OpenedCheckpoint:
         corpus = load_corpus(o.dataset, o.data_path, level=o.level)
         if corpus.vocabulary != self.vocabulary:
             raise CheckpointError(
-                f"checkpoint={o.checkpoint} was trained on another vocabulary ({len(self.vocabulary)} symbols) than"
-                f" that of dataset={o.dataset!r} ({len(corpus.vocabulary)} symbols)"
+                f"checkpoint={o.checkpoint} has another vocabulary ({len(self.vocabulary)} symbols) than"
+                f" dataset={o.dataset!r} ({len(corpus.vocabulary)} symbols)"
             )
         return corpus
 
@@ -102,9 +102,9 @@ def open_checkpoint(backend_name: str, values: Mapping[str, Any], given: Mapping
     """Build the model of the option `checkpoint`.
 
     Args:
-        backend_name: to build it in.
-        values: of all options of this command line.
-        given: those that the user gave; what the others say of data and model comes from the checkpoint.
+        backend_name: name of the backend that builds it.
+        values: values of all options of this command line.
+        given: the options that the user gave; other options about data and model come from the checkpoint.
 
     Raises:
         OptionError: no checkpoint is named.
@@ -127,10 +127,10 @@ def open_checkpoint(backend_name: str, values: Mapping[str, Any], given: Mapping
 
 
 def _described(path: str, file: TrainedModel) -> dict[str, Any]:
-    """What the checkpoint says of its data and model, by option."""
+    """The options in the checkpoint about its data and model, by name."""
     options = file.metadata.get("options", {})
     if not isinstance(options, Mapping):
-        raise CheckpointError(f"{path} is damaged: its options are no names and values")
+        raise CheckpointError(f"{path} is damaged: its options are not names and values")
     described = {name: options[name] for name in _FROM_CHECKPOINT if name in options}
     try:
         return {name: vars(options_from({**DEFAULTS, **described}))[name] for name in described}
@@ -147,8 +147,8 @@ def build_model(
     optimizer: Optimizer = PAPER_SGD,
     processes: Processes = ALONE,
 ) -> Model:
-    """A model that computes as `options` say: in which dtype, where, and what it may do to be faster or smaller."""
-    together = {} if processes == ALONE else {"processes": processes}  # a backend need not know of several
+    """A model with the dtype, the device and the ways of saving time or memory that `options` ask for."""
+    together = {} if processes == ALONE else {"processes": processes}  # a backend may support a single process only
     return backend.build(
         config,
         parameters,

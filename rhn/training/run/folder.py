@@ -1,4 +1,4 @@
-"""The folder of a run: what it leaves on disk, every file written whole or not at all."""
+"""The folder of a run: its files, each written whole or not at all, and how it is made, locked and resumed."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _BEFORE_TRAINING = {_LOCK, "options.json", "environment.json", "warnings.json", 
 class RunFolder:
     """The folder of one run.
 
-    `options.json` what was asked for; `changes.json` which options were changed when the run was resumed, and at which
-    step; `environment.json` on what it ran; `metrics.jsonl` one row per epoch; `best.safetensors` the checkpoint with
-    the best validation score; `last.safetensors` the newest; `warnings.json` what was warned of; at the end
-    `summary.json` the final figures and `sample.txt`; and `report.html` to look at.
+    It holds `options.json`, the options; `changes.json`, the options that were changed when the run was resumed, with
+    the step; `environment.json`, versions and machine; `metrics.jsonl`, one row per epoch; `best.safetensors`, the
+    checkpoint with the best validation score; `last.safetensors`, the newest checkpoint; `warnings.json`, all warnings;
+    and `report.html`. At the end there are also `summary.json`, the final scores, and `sample.txt`.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class RunFolder:
         return self.path / "last.safetensors"
 
     def read_options(self) -> dict[str, Any]:
-        """What `options.json` says, by name.
+        """The options in `options.json`, by name.
 
         Raises:
             OptionError: the file is damaged, or an option in it has a value that is not accepted.
@@ -64,7 +64,7 @@ class RunFolder:
             raise OptionError(f"{self.options} is damaged ({error})") from error
 
     def read_list(self, name: str) -> list[Any]:
-        """What the file `name` lists, `changes.json` or `warnings.json`; nothing if it is not there."""
+        """The list in the file `name`, which is `changes.json` or `warnings.json`; empty if there is no file."""
         file = self.path / name
         try:
             entries = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
@@ -84,7 +84,7 @@ class RunFolder:
 
     @contextmanager
     def warnings_kept(self, earlier: list[str]) -> Iterator[None]:
-        """Within it, `warnings.json` lists the `earlier` warnings and each new one, once."""
+        """Within this context, `warnings.json` lists the `earlier` warnings and each new warning once."""
         kept = list(earlier)
 
         def keep(text: str) -> None:
@@ -99,7 +99,7 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Within it, no other process may write into the folder; what killed writes have left is removed.
+        """Within this context, no other process may write into the folder. Remains of killed writes are removed.
 
         Raises:
             OptionError: another process is writing into it.
@@ -111,7 +111,7 @@ class RunFolder:
 
 @contextmanager
 def one_writer(lock: Path, refusal: str) -> Iterator[None]:
-    """Within it, no other process can hold the file `lock`; OptionError with the sentence `refusal` if one does."""
+    """Within this context, no other process can hold the file `lock`; OptionError with the text `refusal` if one does."""
     try:
         held = FileLock(lock).acquire(timeout=0)
     except Timeout:
@@ -121,7 +121,7 @@ def one_writer(lock: Path, refusal: str) -> Iterator[None]:
 
 
 def open_run_folder(path: str) -> RunFolder:
-    """The folder of an earlier run; OptionError if it is none."""
+    """The folder of an earlier run; OptionError if `path` is not such a folder."""
     folder = RunFolder(Path(path))
     if not folder.options.is_file():
         raise OptionError(f"resume={path!r} is not accepted: expected the folder of a run, with its options.json")
@@ -129,10 +129,10 @@ def open_run_folder(path: str) -> RunFolder:
 
 
 def new_run_folder(options: Options, label: str) -> RunFolder:
-    """The folder that a new run is to have: `runs_path/run`, or one named by `label` and the time. Nothing is made.
+    """Choose the folder of a new run: `runs_path/run`, or one named by `label` and the time. It is not made yet.
 
     Raises:
-        OptionError: there is something in it already.
+        OptionError: the folder is not empty.
     """
     path = Path(options.runs_path) / (options.run or f"{label}-{datetime.now():%Y%m%d-%H%M%S}")
     try:
@@ -148,7 +148,7 @@ def new_run_folder(options: Options, label: str) -> RunFolder:
 
 
 def check_unused(folder: RunFolder, options: Options) -> None:
-    """OptionError if something was trained in `folder` already, or it holds files of somebody else."""
+    """Raise OptionError if something was trained in `folder` already, or if it holds other files."""
     inside = {file.name for file in folder.path.iterdir()} if folder.path.exists() else set()
     if not all(name in _BEFORE_TRAINING or _is_leftover(name) for name in inside):
         raise OptionError(f"run={options.run!r} is not accepted: {folder.path} is not empty; choose another name")
@@ -163,7 +163,7 @@ def make_folder(folder: RunFolder, options: Options) -> None:
 
 
 def describe_environment(backend: Backend, processes: Processes = ALONE) -> dict[str, str]:
-    """On what a run was made: names and values for its record, in the order in which they are shown."""
+    """Versions and machine of a run: names and values for its record, in the order in which they are shown."""
     return {
         "backend": backend.name,
         **backend.describe(),
@@ -182,17 +182,17 @@ def _cannot_be_made(options: Options, path: Path, error: OSError) -> OptionError
 
 
 def resumed_options(folder: RunFolder, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
-    """The options with which a run is continued: those that it has had, replaced by those `given` now.
+    """The options with which a run is continued: its earlier options, replaced by those `given` now.
 
     Args:
-        folder: of the run.
-        given: options of this command line, by name.
+        folder: the folder of the run.
+        given: the options that the user gave now, by name.
 
     Returns:
-        All options by name; and before and after of those that change, by name.
+        All options by name; and the changed options by name, with their values before and after.
 
     Raises:
-        OptionError: one of them cannot be changed.
+        OptionError: one of the given options cannot be changed.
     """
 
     before = folder.read_options()
@@ -203,14 +203,10 @@ def resumed_options(folder: RunFolder, given: Mapping[str, Any]) -> tuple[dict[s
     }
     for name in ("run", "runs_path"):
         if name in given and given[name] != before[name]:
-            raise OptionError(
-                f"{name}={given[name]!r} is not accepted with resume: expected nothing, the run has a folder"
-            )
+            raise OptionError(f"{name}={given[name]!r} is not accepted with resume: the run already has a folder")
     fixed = [
         f"{name}={after!r} (it was {was!r})" for name, (was, after) in changed.items() if not OPTIONS[name].may_change
     ]
     if fixed:
-        raise OptionError(
-            f"{', '.join(fixed)} is not accepted with resume: expected what the run has had; it would be another run"
-        )
+        raise OptionError(f"{', '.join(fixed)} is not accepted with resume: this option must stay as it was")
     return {**before, **given}, changed

@@ -1,4 +1,4 @@
-"""Where a run stands: plain values that a checkpoint keeps, and that are checked when they come back."""
+"""Where a run stands: plain values that a checkpoint stores, and that are checked when they are read."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ _MEASURED = (  # of a finished epoch; a run that diverged has some that are not 
 class Progress:
     """Where a run stands; all of it is JSON."""
 
-    epoch: int = 0  # the epoch in work, from 0
-    window: int = 0  # the next window of that epoch
+    epoch: int = 0  # the current epoch, counted from 0
+    window: int = 0  # the next window of this epoch
     step: int = 0  # training steps taken
-    loss_sum: float = 0.0  # over the windows since the last check
-    norm_sum: float = 0.0  # gradient norms, likewise
-    seconds: float = 0.0  # spent training since then
-    waiting_seconds: float = 0.0  # ... for the next window; a GPU, which has steps in flight then, waits less
+    loss_sum: float = 0.0  # sum of the losses since the last check
+    norm_sum: float = 0.0  # sum of the gradient norms since the last check
+    seconds: float = 0.0  # training time since the last check
+    waiting_seconds: float = (
+        0.0  # part of it spent waiting for the next window; a GPU works on meanwhile, so waits less
+    )
     history: list[dict[str, Any]] = field(default_factory=list)  # one row per check: per epoch, or `evaluate_steps`
 
     @property
@@ -42,10 +44,10 @@ class Progress:
 
     @classmethod
     def from_json(cls, values: Any) -> Progress:
-        """What `dataclasses.asdict` has made of a progress.
+        """The inverse of `dataclasses.asdict`.
 
         Raises:
-            ValueError: `values` did not come from there.
+            ValueError: `values` cannot be the progress of a run.
         """
         names = [each.name for each in dataclasses.fields(cls)]
         if not isinstance(values, Mapping) or sorted(values) != sorted(names):
@@ -72,7 +74,7 @@ class Progress:
 
 
 def _check_row(row: Any, number: int) -> None:
-    """Raise ValueError unless `row` is of a check, the `number`-th of the history."""
+    """Raise ValueError unless `row`, number `number` of the history, is the row of a check."""
     if not isinstance(row, Mapping):
         raise ValueError(f"row {number} of the history is not accepted: expected names and values")
     missing = [name for name in (*_COUNTS, *_MEASURED) if name not in row]

@@ -1,4 +1,4 @@
-"""A run as its folder tells it, be it finished, interrupted or still under way."""
+"""Reads the folder of a run, whether it is finished, interrupted or still running."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class RunRecordError(ValueError):
 
 @dataclass(frozen=True)
 class ResultRecord:
-    """What another command found out about a checkpoint of the run.
+    """The result of another command for a checkpoint of the run.
 
     Attributes:
-        shown: names and values for people.
+        shown: names and values to show in the report.
         picture: a PNG; empty if there is none.
     """
 
@@ -36,18 +36,18 @@ class ResultRecord:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What the files of a run folder say; what a missing file would say is empty.
+    """The contents of the files of a run folder; empty for a missing file.
 
     Attributes:
-        name: of the folder, in one line that can be printed.
-        options: `options.json`, what was asked for.
-        environment: `environment.json`, backend, versions and machine.
-        history: `metrics.jsonl`, one row per check: per finished epoch, or per `evaluate_steps` steps.
-        summary: `summary.json`, the final figures.
-        sample: `sample.txt`, text that the model wrote.
-        changes: `changes.json`, options that changed when the run was resumed: step, option, before, after.
-        warnings: `warnings.json`, sentences about what was odd.
-        results: what the other commands found out about the run's checkpoints, by file name without suffix.
+        name: name of the folder, in one printable line.
+        options: from `options.json`, the options.
+        environment: from `environment.json`, backend, versions and machine.
+        history: from `metrics.jsonl`, one row per check: per finished epoch, or per `evaluate_steps` steps.
+        summary: from `summary.json`, the final scores.
+        sample: from `sample.txt`, text sampled from the model.
+        changes: from `changes.json`, the options that were changed at a resume: step, option, before, after.
+        warnings: from `warnings.json`, all warnings of the run.
+        results: results of the other commands for the run's checkpoints, by file name without suffix.
     """
 
     name: str
@@ -62,7 +62,7 @@ class RunRecord:
 
     @property
     def finished(self) -> bool:
-        """Whether the final figures are there."""
+        """Whether the run has its final scores."""
         return bool(self.summary)
 
     @property
@@ -73,7 +73,7 @@ class RunRecord:
 
     @property
     def unit(self) -> str:
-        """In which scores are given."""
+        """The unit of the scores."""
         return "nats per token" if self.level is None else UNITS[self.level]
 
     @property
@@ -83,7 +83,7 @@ class RunRecord:
 
     @property
     def epochs(self) -> tuple[float, ...]:
-        """How many epochs were done at each check."""
+        """The number of finished epochs at each check."""
         return tuple(row.get("epochs_done", row["epoch"]) for row in self.history)
 
     @property
@@ -104,13 +104,14 @@ class RunRecord:
         return paper_result(self.options)
 
     def score(self, part: str) -> float | None:
-        """Of "valid" or "test": at batch 1 if the run is finished, else batched, after the best epoch so far."""
+        """The score on the "valid" or "test" part: at batch 1 if the run is finished, otherwise in batches, after the
+        best epoch so far."""
         if self.finished:
             return self.in_units(self.summary[part]["nats"])
         return self.in_units(self.best_row[f"{part}_nats"]) if self.best_row else None
 
     def in_units(self, nats: float) -> float:
-        """Nats per token as `unit`."""
+        """Nats per token, converted to `unit`."""
         return nats if self.level is None else in_units(nats, self.level)
 
 
@@ -149,7 +150,7 @@ def _read(file: Path, parse: Callable[[str], Any]) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What the files must hold. Only what the pages compute with is checked; everything else is shown as it is.
+# Checks of the files. Only values that the pages compute with are checked; everything else is shown as it is.
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -218,7 +219,7 @@ def _warnings(text: str) -> list[str]:
 
 
 def _result(text: str) -> dict[str, Any] | None:
-    """What a result file wants to be shown; None if it is another kind of file."""
+    """The entry "shown" of a result file; None if it is another kind of file."""
     content = json.loads(text)
     return _object(content["shown"], "shown") if isinstance(content, dict) and "shown" in content else None
 

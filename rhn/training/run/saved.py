@@ -1,4 +1,4 @@
-"""What a training run keeps on disk and says of itself."""
+"""Writes a training run to its folder, and prints a line per epoch."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ LogScalar = Callable[[str, float, int], None]
 
 @dataclass(frozen=True)
 class SavedRun:
-    """Keeps what a trainer tells in the folder of the run; see `rhn.training.loop.Run`.
+    """Stores what a trainer reports in the folder of the run; see `rhn.training.loop.Run`.
 
     Attributes:
-        folder: of the run.
-        description: of model, data and options, for the checkpoints.
-        progress: of the trainer, which changes it.
-        level: of the data.
-        epochs: of the whole run.
-        loggers: are called with name, value and step for each metric of each epoch.
-        signals: that have come; one is enough to stop.
+        folder: the folder of the run.
+        description: model, data and options, for the metadata of checkpoints.
+        progress: where the run stands; the trainer changes it.
+        level: what a token of the data is.
+        epochs: the number of epochs of the whole run.
+        loggers: functions that are called with name, value and step for each metric of each epoch.
+        signals: the signals received so far; one is enough to stop.
     """
 
     folder: RunFolder
@@ -58,7 +58,7 @@ class SavedRun:
 
 @dataclass(frozen=True)
 class UnsavedRun:
-    """What a process does that is not the first of its run: all is told by that one, too.
+    """For the processes that are not the first of a run: they store nothing, because the first process does.
 
     Attributes:
         signals: as in `SavedRun`.

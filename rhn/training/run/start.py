@@ -1,4 +1,4 @@
-"""Where a run starts from: at nothing, or at its newest checkpoint, if that is one of this very run."""
+"""Where a run starts: from the beginning, or from its newest checkpoint, after checking that the checkpoint fits."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rhn_datasets import Corpus, windows
 
 @dataclass(frozen=True)
 class Start:
-    """Progress and arrays that a run continues from."""
+    """Progress and arrays from which a run continues."""
 
     progress: Progress = field(default_factory=Progress)
     checkpoint: Checkpoint = field(default_factory=lambda: Checkpoint({}))
 
     @classmethod
     def read(cls, folder: RunFolder, config: RHNConfig, corpus: Corpus, plan: Plan) -> Start:
-        """The start of a run to resume; a run that was ended before its first checkpoint starts again.
+        """The start of a resumed run. A run that ended before its first checkpoint starts from the beginning.
 
         Raises:
             CheckpointError: the checkpoint is damaged, or its architecture or data are not these.
@@ -41,15 +41,15 @@ class Start:
         if saved.config != config:
             raise CheckpointError(f"{file} has another architecture than the options of the run")
         if saved.vocabulary != corpus.vocabulary:
-            raise CheckpointError(f"{file} was trained on other symbols than those of the data")
+            raise CheckpointError(f"{file} was trained with another vocabulary than that of the data")
         if saved.metadata.get("data", digest_of(corpus)) != digest_of(corpus):  # older files do not say
-            raise CheckpointError(f"{file} was trained on other data than those that are there now")
+            raise CheckpointError(f"{file} was trained on other data: the files have changed since")
         _check_place(progress, saved.checkpoint, corpus, plan, file)
         return cls(progress, saved.checkpoint)
 
 
 def progress_of(saved: TrainedModel, file: Path) -> Progress:
-    """Where the run stood that wrote `file`; CheckpointError if it does not say so."""
+    """The progress of the run that wrote `file`; CheckpointError if the file does not hold it."""
     try:
         return Progress.from_json(saved.metadata.get("progress"))
     except ValueError as error:
@@ -66,7 +66,7 @@ def digest_of(corpus: Corpus) -> str:
 
 
 def _check_place(progress: Progress, checkpoint: Checkpoint, corpus: Corpus, plan: Plan, file: Path) -> None:
-    """CheckpointError unless the run can stand there, in the middle of these data and with this carried state."""
+    """Raise CheckpointError unless the progress and the carried state are possible with these data and options."""
     o = plan.options
     shortest = o.bptt_length if o.bptt_jitter is None else 1  # of its windows, at the least
     in_epoch = len(windows(corpus.train, o.batch_size, shortest, drop_last=True))
