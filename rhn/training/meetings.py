@@ -1,4 +1,4 @@
-"""When the processes of a run do together what a clock or a signal asks of one of them."""
+"""Decisions of several processes: when they act together on a signal or a time limit that one of them has noticed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ SECONDS_BETWEEN_MEETINGS = 1.0  # a meeting waits for the slowest process, and i
 
 
 class Meetings:
-    """Decisions that all processes of a run take alike, at the same step: else one would wait for another for ever.
+    """Makes all processes of a run decide the same at the same step; otherwise one would wait for another for ever.
 
-    A process alone decides at every step. Several decide only at some steps, about a second apart; the first says at
-    each meeting how many steps there are to the next.
+    A single process decides at every step. Several processes meet only at some steps, about a second apart. At each
+    meeting the first process says how many steps there are to the next one.
 
     Args:
-        processes: of the run.
+        processes: the processes of the run.
     """
 
     def __init__(self, processes: Processes) -> None:
@@ -28,7 +28,7 @@ class Meetings:
         self._met = time.monotonic()
 
     def decide(self, step: int, *wishes: bool) -> tuple[bool, ...]:
-        """Which of the wishes are granted before or after `step`, in all processes: those that any of them has.
+        """Which wishes are granted at `step`, in all processes: at a meeting, the wishes of any process; else none.
 
         Every process calls it at the same steps, with the same number of wishes.
         """

@@ -1,4 +1,4 @@
-"""What the paper reports: test results of Recurrent Highway Networks (Zilly et al., ICML 2017, arXiv 1607.03474)."""
+"""The results that the paper reports (Zilly et al., ICML 2017, arXiv 1607.03474)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class PaperRow:
     Attributes:
         dataset: "ptb", "enwik8" or "text8".
         depth: micro-steps per time step, L.
-        units: of the single layer, H.
-        tied: whether embedding and softmax are one matrix.
-        parameters: as printed, so most are rounded to a thousand.
-        valid: score on the validation part; None where none is published.
+        units: units of the single layer, H.
+        tied: whether embedding and softmax share one matrix.
+        parameters: number of parameters as printed, mostly rounded to a thousand.
+        valid: score on the validation part; None if none is published.
         test: score on the test part.
         embedding_size: width of the embedding; None is `units`.
-        remark: what sets the row apart from the one with the same architecture; "" for that one.
+        remark: how the row differs from the main row of the same architecture; "" for the main row.
     """
 
     dataset: str
@@ -38,11 +38,11 @@ class PaperRow:
 
     @property
     def unit(self) -> str:
-        """Of both scores: perplexity, or bits per character or byte."""
+        """The unit of both scores: perplexity, or bits per character or byte."""
         return UNITS[CORPORA[self.dataset].levels[0]]
 
     def printed(self, part: str) -> str:
-        """The score on the "valid" or "test" part with the paper's digits; "-" where none is published."""
+        """The score on the "valid" or "test" part with the paper's digits; "-" if none is published."""
         score = {"valid": self.valid, "test": self.test}[part]
         return "-" if score is None else f"{score:.{1 if self.unit == 'perplexity' else 2}f}"
 
@@ -79,13 +79,13 @@ PAPER_ROWS: tuple[PaperRow, ...] = (
 
 
 def paper_result(options: Mapping[str, Any]) -> PaperRow | None:
-    """The published model with the data and architecture of a run, or None.
+    """The published model with the same data and architecture as a run, or None.
 
-    How it was trained is not compared: a run with other dropout or fewer epochs has the same row. Rows with a remark
-    are never chosen, since no option of a training run stands for what the remark says.
+    The training is not compared: a run with other dropout or fewer epochs has the same row. Rows with a remark are
+    never chosen, because no option of a training run expresses the remark.
 
     Args:
-        options: of the run, by the names of the command line; a name that is missing fits no row.
+        options: options of the run, by the names of the command line; if one is missing, no row fits.
     """
     for row in PAPER_ROWS:
         architecture = {

@@ -1,7 +1,7 @@
-"""Named configurations: the experiments of the paper, a demonstration, and those of `rhn.training.tuned`. Each is only
-what differs from the defaults.
+"""Recipes: a demonstration, the experiments of the paper, and the recipes of `rhn.training.tuned`.
 
-The defaults (`experiment.defaults`) are the settings that all rows of the paper's Penn Treebank tables share.
+Each recipe holds only the options that differ from the defaults. The defaults (`rhn.training.options`) are the settings
+that all rows of the paper's Penn Treebank tables share.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ DEMO: dict[str, Any] = {
     "transform_bias": -1.0,  # a more open gate learns faster at the start, and there are few epochs
     "learning_rate": 0.3,
     "epochs": 4,
-    "max_grad_norm": 5.0,  # the first steps of so high a rate are wild otherwise
-    "decay_after": 3,  # the last epoch at half the rate
+    "max_grad_norm": 5.0,  # otherwise the first steps at so high a learning rate are unstable
+    "decay_after": 3,  # the last epoch has half the learning rate
     "lr_decay": 2.0,
-    "drop_embedding": 0.0,  # so few epochs do not overfit
+    "drop_embedding": 0.0,  # a few epochs do not overfit
     "drop_input": 0.0,
     "drop_state": 0.0,
     "drop_output": 0.0,
@@ -36,7 +36,7 @@ PTB_UNITS = {1: 1275, 2: 1180, 3: 1110, 4: 1050, 5: 1000, 6: 960, 7: 920, 8: 890
 # Common to the character models.
 CHARACTERS: dict[str, Any] = {
     "transform_bias": -4.0,  # deeper carry at the start: a character changes the state less than a word does
-    "tie_weights": False,  # with so few symbols the softmax costs nothing, and tying would widen the embedding
+    "tie_weights": False,  # with few symbols the softmax costs nothing, and tying would widen the embedding
     "batch_size": 128,
     "bptt_length": 50,
     "lr_decay": 1.03,
@@ -46,11 +46,11 @@ CHARACTERS: dict[str, Any] = {
     "drop_state": 0.10,
     "drop_output": 0.40,
 }
-# The embedding of the authors' program is as wide as the vocabulary where that is smaller than the layer.
+# In the authors' program, the embedding is as wide as the vocabulary if the vocabulary is smaller than the layer.
 ENWIK8: dict[str, Any] = {"dataset": "enwik8", "embedding_size": 205, **CHARACTERS}
 TEXT8: dict[str, Any] = {"dataset": "text8", "embedding_size": 27, **CHARACTERS}
 
-# What the paper reports for each is in `rhn.training.paper`; a test holds the two together.
+# The paper's results are in `rhn.training.paper`; a test compares the two.
 RECIPES: dict[str, dict[str, Any]] = {
     "demo": DEMO,
     **{
@@ -66,8 +66,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         }
         for depth, units in PTB_UNITS.items()
     },
-    # Validation 68.3, test 66.0. The published 67.9 / 65.4 used a smaller weight decay that no configuration of the
-    # authors has kept.
+    # Validation 68.3, test 66.0. The published 67.9 / 65.4 used a smaller weight decay, which is in no configuration
+    # that the authors have published.
     "ptb_sota": {"dataset": "ptb", "recurrence_depth": 10, "hidden_size": 830},
     # Test 1.31; the settings are those of an earlier commit of the authors.
     "enwik8_depth5": {

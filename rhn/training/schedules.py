@@ -1,6 +1,6 @@
 """The learning rate of an epoch, and when to stop: pure functions of the options and of the validation scores so far.
 
-That they remember nothing is what lets a run resume exactly.
+These functions keep no state, so that a run can be resumed exactly.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class Schedule:
         schedule: "exponential", the paper's: divided by `lr_decay` every epoch from `decay_after` on; "constant";
             "cosine": half a cosine from `learning_rate` to 0 over `epochs`; "plateau": divided by `lr_decay` after
             every `plateau_patience` epochs without a better validation score.
-        learning_rate: of the first epoch, above 0.
-        lr_decay: divisor, above 0.
+        learning_rate: learning rate of the first epoch, above 0.
+        lr_decay: divisor of the learning rate, above 0.
         decay_after: the first decayed epoch of "exponential", counted from 0.
-        plateau_patience: epochs, at least 1.
-        epochs: of the whole run.
+        plateau_patience: number of epochs that make a plateau, at least 1.
+        epochs: number of epochs of the whole run.
     """
 
     schedule: str
@@ -35,7 +35,7 @@ class Schedule:
     epochs: int
 
     def rate(self, epoch: int, valid_scores: Sequence[float]) -> float:
-        """Rate of epoch `epoch`, counted from 0, after the validation scores (nats) of the epochs before it."""
+        """Learning rate of epoch `epoch`, counted from 0, given the validation scores (nats) of the earlier epochs."""
         if self.schedule == "constant":
             return self.learning_rate
         if self.schedule == "cosine":
@@ -51,13 +51,13 @@ def epochs_since_best(valid_scores: Sequence[float]) -> int:
 
 
 def averaging_is_due(valid_scores: Sequence[float], interval: int) -> bool:
-    """The trigger of NT-ASGD (Merity et al. 2018): the newest score is worse than the best of all but the last
-    `interval`."""
+    """The trigger of NT-ASGD (Merity et al. 2018): the newest score is worse than the best score before the last
+    `interval` scores."""
     return len(valid_scores) > interval and valid_scores[-1] > min(valid_scores[:-interval])
 
 
 def _plateaus(valid_scores: Sequence[float], patience: int) -> int:
-    """How often `patience` epochs in a row brought nothing better."""
+    """How often `patience` epochs in a row brought no better score."""
     best, waiting, plateaus = math.inf, 0, 0
     for score in valid_scores:
         waiting = 0 if score < best else waiting + 1

@@ -1,4 +1,4 @@
-"""A score: how good a model is on a stream of tokens, in the units of the field, with its standard error."""
+"""The score of a model on a stream of tokens: perplexity or bits per symbol, with its standard error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 UNITS = {"word": "perplexity", "char": "bits per character", "byte": "bits per byte"}
 
-BLOCK = 100  # tokens whose spread gives a standard error: beyond that, neighbours hardly depend on each other
+BLOCK = 100  # tokens of a block, from whose spread a standard error is computed: longer blocks are nearly independent
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Score:
 
     Attributes:
         nats: mean negative log-likelihood per token, in nats.
-        standard_error: of `nats`, in nats, from the spread between windows; nan if there is only one.
-        tokens: how many were scored.
-        level: "word", "char" or "byte": what a token is.
+        standard_error: standard error of `nats`, in nats, from the spread between windows; nan if there is only one.
+        tokens: number of scored tokens.
+        level: what a token is: "word", "char" or "byte".
     """
 
     nats: float
@@ -41,7 +41,7 @@ class Score:
 
 
 def in_units(nats: float, level: str) -> float:
-    """Nats per token as what the field reports: perplexity (words) or bits (characters, bytes)."""
+    """Nats per token, converted to perplexity (words) or bits per symbol (characters, bytes)."""
     if level != "word":
         return nats / math.log(2)
     return math.exp(nats) if nats < 700 else math.inf  # an untrained or diverged model must not crash the report
@@ -58,8 +58,8 @@ def score_of_windows(nll: NDArray[np.float64], counts: NDArray[np.integer], leve
 
 
 def score_of_pieces(nll: NDArray[np.float64], counts: NDArray[np.integer], level: str) -> Score:
-    """As `score_of_windows`, where windows are so short that neighbours depend on each other: the standard error is
-    from the spread between blocks of about `BLOCK` tokens."""
+    """Like `score_of_windows`, for windows so short that neighbouring windows depend on each other: the standard error
+    comes from the spread between blocks of about `BLOCK` tokens."""
     block = (np.cumsum(counts) - 1) // BLOCK  # (n,) which block a window ends in
     block = np.unique(block, return_inverse=True)[1]  # (n,) without gaps, should a window be longer than a block
     blocks = int(block[-1]) + 1

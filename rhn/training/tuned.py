@@ -1,7 +1,7 @@
-"""Recipes beyond the paper: what others found, in the options of this project, and what trains on a CPU.
+"""Recipes beyond the paper: settings published by others, written as options of this project, and recipes for a CPU.
 
-Their programs average the loss over time where ours sums it (SPEC.md 5.1). So their rates are divided by the length of
-the window, and their clip norm and weight decay multiplied by it.
+The others' programs average the loss over time, whereas this project sums it (SPEC.md 5.1). So their learning rates are
+divided by the window length, and their clip norm and weight decay are multiplied by it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Published:
-    """What somebody reports for what a recipe trains, or for what it is to be held against.
+    """A published score to compare a recipe with.
 
     Attributes:
-        source: whose figure it is.
+        source: the publication.
         test: score on the test part, in the unit of the data.
-        valid: likewise; None where none is published.
-        remark: what sets their model apart; "" if nothing is known to.
+        valid: score on the validation part; None if none is published.
+        remark: how the published model differs; "" if no difference is known.
     """
 
     source: str
@@ -35,16 +35,16 @@ NTASGD: dict[str, Any] = {
     "average_after": 5,
     "max_grad_norm": 0.25 * 35,
     "weight_decay": 1.2e-6 * 35,
-    "init_scale": 0.0347,  # 1/sqrt(830), what nn.Linear starts with
+    "init_scale": 0.0347,  # 1/sqrt(830), the default of nn.Linear
     "embedding_init_scale": 0.1,
-    "transform_bias": 0.0,  # they close no gate at the start
+    "transform_bias": 0.0,  # their gates are not closed at the start
     "drop_embedding": 0.2,
     "drop_input": 0.65,
     "drop_output": 0.65,
 }
 
-# Melis et al. 2018 (ICLR, arXiv 1707.05589). Rates and drop rates of their RHNs, which a tuner chose, were never
-# published; those below lie within the ranges of their LSTMs and are a place to start a search from.
+# Melis et al. 2018 (ICLR, arXiv 1707.05589). The learning rates and drop rates of their RHNs were chosen by a tuner and
+# never published. Those below lie within the ranges of their LSTMs and are a starting point for a search.
 MELIS: dict[str, Any] = {
     "recurrence_depth": 5,
     "batch_size": 64,
@@ -100,7 +100,7 @@ TUNED: dict[str, dict[str, Any]] = {
         **MELIS,
         "dataset": "wikitext2",
         "hidden_size": 1203,
-        "embedding_size": 256,  # with so many words the embedding would leave little to the recurrence
+        "embedding_size": 256,  # with so many words, a wide embedding would leave few parameters to the recurrence
         "learning_rate": 0.0025,
         "evaluate_steps": 200,
         "epochs": 214,  # their 1000 times 200 steps
@@ -120,7 +120,7 @@ TUNED: dict[str, dict[str, Any]] = {
         "beta2": 0.99,
         "epsilon": 1e-5,
         "learning_rate": 0.002,
-        # They check every 400 steps and wait for 30 checks: to score ten million bytes so often would take too long.
+        # They validate every 400 steps and wait for 30 validations. Scoring ten million bytes so often takes too long.
         "evaluate_steps": 3000,
         "plateau_patience": 4,
         "patience": 8,

@@ -1,4 +1,4 @@
-"""An epoch cut into windows of changing lengths, each of them padded to the longest that may occur."""
+"""Cuts an epoch into windows of different lengths, and pads each window to the greatest possible length."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rhn.spec.window_lengths import longest_window, window_length
 
 
 class VariableWindows:
-    """Window k of an epoch, inputs and targets (B, length of window k); the last one is cut where the data end.
+    """Window k of an epoch: inputs and targets (B, length of window k). The last window ends where the data end.
 
     Args:
         rows: (B, columns), a consecutive piece of the data in each row.
-        seed, first_step: of the run, and of the epoch.
+        seed, first_step: the seed of the run, and the number of the first step of the epoch.
         bptt_length, bptt_jitter: see `rhn.spec.window_lengths.window_length`.
     """
 

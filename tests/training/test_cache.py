@@ -111,7 +111,7 @@ def test_the_command_reports_it_apart(
     value = call(evaluate_cache, cache_window=20, part="test", **words)
     static, cached, written = capsys.readouterr().out.splitlines()[-3:]
     assert "test (static, batch 1): bits per character" in static
-    assert "neural cache, not comparable with static figures; window 20," in cached
+    assert "neural cache, not comparable with static scores; window 20," in cached
     assert ("chosen on valid" in cached) == (len(words) < 2)
     assert f"bits per character {value:.4g}" in cached
     result = json.loads(Path(written.removeprefix("written: ").split(", ")[0]).read_text())

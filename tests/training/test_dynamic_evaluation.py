@@ -158,7 +158,7 @@ def test_the_command_reports_it_apart(call: Callable[..., Any], capsys: pytest.C
     value = call(evaluate_dynamic, dynamic_rule=rule, dynamic_batch_size=4, part="valid")
     static, dynamic, written = capsys.readouterr().out.splitlines()[-3:]
     assert "valid (static, batch 1): bits per character" in static
-    assert f"dynamic evaluation, not comparable with static figures; {rule}" in dynamic
+    assert f"dynamic evaluation, not comparable with static scores; {rule}" in dynamic
     assert f"bits per character {value:.4g}" in dynamic
     result = json.loads(Path(written.removeprefix("written: ").split(", ")[0]).read_text())
     assert result["score"]["value"] == value

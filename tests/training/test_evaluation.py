@@ -99,8 +99,9 @@ def test_the_command_scores_in_either_way(
     cool = call(evaluate_checkpoint, temperature=0.5)
     out = capsys.readouterr().out
     assert "valid (batch 1): bits per character" in out
-    assert "test (batch 1, from a state of zero every 4 tokens): bits per character" in out
-    assert "test (the authors' batched way: batch 3, windows of 4, tails dropped): bits per character" in out
+    assert "test (batch 1, from a zero state every 4 tokens): bits per character" in out
+    how = "as in the authors' programs: batch 3, windows of 4, incomplete windows dropped"
+    assert f"test ({how}): bits per character" in out
     assert "test (batch 1; temperature 0.5)" in out
 
     corpus = load_corpus("text", str(checkpoint.with_name("text.txt")))

@@ -244,7 +244,7 @@ def test_samples_have_one_writer_and_leave_nothing_behind(call: Callable[..., An
     more = {"drop_state": 0.2, "mc_samples": 1, "mc_file": str(file)}
     with (
         one_writer(checkpoint.with_name(".samples.safetensors.lock"), "not to be seen"),
-        pytest.raises(OptionError, match="another process draws its samples"),
+        pytest.raises(OptionError, match="another process is drawing samples for it"),
     ):
         call(evaluate_mc, **more)
     call(evaluate_mc, **more)

@@ -371,10 +371,10 @@ def test_warnings_and_changed_options_are_shown(run: Path) -> None:
     (run / "changes.json").write_text(json.dumps([change]))
     page = write_report(run).read_text()
     assert '<p class="warning">the clock went backwards</p>' in page
-    assert "<h2>Changed while it ran</h2>" in page
+    assert "<h2>Options changed at a resume</h2>" in page
     assert "<td>learning_rate</td><td>40</td><td>0.2</td><td>0.125</td>" in page
     (run / "changes.json").write_text("[]")
-    assert "Changed while it ran" not in write_report(run).read_text()
+    assert "Options changed at a resume" not in write_report(run).read_text()
 
 
 def test_an_empty_folder_is_not_a_run(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""What is done with a checkpoint: one file per command, with its options, algorithm, command and picture."""
+"""The commands that evaluate a checkpoint, one file each: algorithm, command and figure."""

@@ -1,4 +1,4 @@
-"""The command `analyse`: what gates and states of a trained model do (sections 4 and 6 of the paper)."""
+"""The command `analyse`: how gates and states of a trained model behave (sections 4 and 6 of the paper)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rhn_datasets import Corpus
 
 
 def analyse_checkpoint(backend_name: str, values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """The command: print what gates and Jacobians do; write it as JSON and pictures beside the checkpoint.
+    """The command: print numbers about gates and Jacobians, and write them as JSON and pictures beside the checkpoint.
 
     The arguments are those of `open_checkpoint`.
 

@@ -1,17 +1,17 @@
-"""What counting alone achieves: an order-2 model, the bar that a demonstration of learning has to clear."""
+"""A baseline that only counts: an order-2 (trigram) model, which a trained model should beat."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-_LARGEST_TABLE = 50_000_000  # entries; beyond it (words) the model would be all smoothing
+_LARGEST_TABLE = 50_000_000  # entries; with more (words), almost all probability would come from smoothing
 
 
 def order_two_nats(train: NDArray[np.integer], test: NDArray[np.integer], vocab_size: int) -> float | None:
     """Mean cross-entropy in nats on `test` (m,) of p(c | a b) = (n(abc) + 1) / (n(ab) + V), counted on `train` (n,).
 
-    Returns None where V**3 counts would not fit.
+    Returns None if the table of V**3 counts would be too large.
     """
     if vocab_size**3 > _LARGEST_TABLE:
         return None

@@ -1,14 +1,15 @@
-"""The command `evaluate_cache`: how good is a model that also looks up what followed similar states before.
+"""The command `evaluate_cache`: the score of a model that also looks up what followed similar states before.
 
-The continuous cache is by Grave, Joulin and Usunier 2016, arXiv 1612.04426. Nothing is trained: beside the softmax
-there is a second guess, in which each of the last `window` tokens votes with the likeness of the state before it to the
-state now,
+The continuous cache is by Grave, Joulin and Usunier 2016, arXiv 1612.04426. Nothing is trained. The prediction is a
+mixture of the softmax and a cache. In the cache, each of the last `window` tokens has a weight that grows with the
+similarity of the state before this token to the current state,
 
     p_cache(w) = (sum of exp(theta * s_t . s_i) over i with x_{i+1} = w) / (the same over all i),   t - window <= i < t
     p(w) = (1 - lambda) * p_softmax(w) + lambda * p_cache(w)
 
-with s the states of the top layer and x the tokens. The first token of a stream, with no past, has the softmax alone.
-The figures are another kind than static ones: the model has an eye on much more text than its state remembers.
+with s the states of the top layer and x the tokens. The first token of a stream has no past, so only the softmax
+predicts it. Cache scores cannot be compared with static scores, because the model sees much more text than its state
+remembers.
 """
 
 from __future__ import annotations
@@ -33,17 +34,17 @@ from rhn_datasets import windows
 Array = NDArray[np.float64]
 Setting = tuple[float, float]  # theta and lambda
 
-# What is tried on the validation part where the user gives no number.
+# The values that are tried on the validation part if the user gives none.
 THETAS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 LAMBDAS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 
 
 class NeuralCache:
-    """The last states of a stream, each with the token that followed it. Never holds more than `window` of them.
+    """The last states of a stream, each with the token that followed it; at most `window` of them.
 
     Args:
-        window: how many are looked at for a token.
-        thetas: how much likeness counts; 0 makes all equal.
+        window: number of past states that predict a token.
+        thetas: weights of the similarity; with 0 all past states count the same.
     """
 
     def __init__(self, window: int, thetas: Sequence[float]) -> None:
@@ -52,9 +53,10 @@ class NeuralCache:
         self._followers = np.zeros(0, np.int64)  # (m,)
 
     def log_probabilities(self, states: Array, targets: NDArray[np.integer]) -> Array:
-        """Log of p_cache of the next `targets` (n,), by theta: (thetas, n); nan where there is no past.
+        """Log of p_cache of the next `targets` (n,), for each theta: (thetas, n); nan where there is no past.
 
-        `states` (n, H) are those before the targets. Both are taken into the cache, so later targets see earlier ones.
+        `states` (n, H) are the states before the targets. Both are added to the cache, so later targets see earlier
+        ones.
         """
         past = states[:0] if self._states is None else self._states
         keys, followers = np.concatenate([past, states]), np.concatenate([self._followers, targets])  # (m + n, H)
@@ -72,7 +74,7 @@ class NeuralCache:
 
 
 def _log_sum_exp(values: Array, chosen: NDArray[np.bool_]) -> Array:
-    """Log of the sum of the exponentials of the `chosen` ones of `values` (n, m), by row; -inf where none is chosen."""
+    """Log of the sum of exponentials of the `chosen` entries of `values` (n, m), per row; -inf if none is chosen."""
     values = np.where(chosen, values, -np.inf)
     largest = values.max(axis=1, initial=-np.inf)  # (n,)
     finite = np.where(np.isfinite(largest), largest, 0.0)
@@ -81,16 +83,17 @@ def _log_sum_exp(values: Array, chosen: NDArray[np.bool_]) -> Array:
 
 
 def mixed(log_softmax: Array, log_cache: Array, share: float) -> Array:
-    """Log of (1 - share) * p_softmax + share * p_cache, the softmax alone where `log_cache` is nan; all (..., n)."""
+    """Log of (1 - share) * p_softmax + share * p_cache; p_softmax alone where `log_cache` is nan. All (..., n)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         mixture = np.logaddexp(np.log1p(-share) + log_softmax, np.log(share) + log_cache)
     return np.where(np.isnan(log_cache), log_softmax, mixture)
 
 
 def with_states_as_logits(config: RHNConfig, parameters: Parameters) -> tuple[RHNConfig, Parameters]:
-    """A model that gives the states of the top layer beside the logits: its softmax has H more outputs, the identity.
+    """A model whose logits also contain the states of the top layer: its softmax has H more outputs, the identity.
 
-    So any backend gives them, proven by what proves its logits. The first V of V + H logits are those of the model.
+    So any backend can return these states, and they are as correct as its logits. The first V of the V + H logits are
+    those of the original model.
     """
     identity = np.eye(config.hidden_size)
     no_rows = np.zeros((config.hidden_size, config.embedding_width))
@@ -121,15 +124,15 @@ def evaluate_with_cache(
     lambdas: Sequence[float],
     progress: Callable[[int], Any] = lambda tokens: None,
 ) -> tuple[Score, dict[Setting, Score]]:
-    """The static score of a stream at batch 1, and its score with a cache, by theta and lambda.
+    """The static score of a stream at batch 1, and its score with a cache for each theta and lambda.
 
     Args:
-        model: as `with_states_as_logits` describes it.
+        model: made by `with_states_as_logits`.
         tokens: (n,) the stream.
         level: "word", "char" or "byte".
-        window: how many tokens back the cache reaches.
-        thetas: to be tried.
-        lambdas: to be tried.
+        window: number of past tokens in the cache.
+        thetas: values of theta to try.
+        lambdas: values of lambda to try.
         progress: called with the number of tokens scored since the last call.
     """
     vocab_size = model.config.vocab_size - model.config.hidden_size
@@ -156,10 +159,10 @@ def evaluate_with_cache(
 
 
 def evaluate_cache(backend_name: str, values: Mapping[str, Any], given: Mapping[str, Any]) -> float:
-    """The command: score a checkpoint with a cache at batch 1, beside its static score.
+    """The command: score a checkpoint at batch 1 with a cache, and without it.
 
-    theta and lambda that are not given are those of a grid that are best on the validation part. The arguments are
-    those of `open_checkpoint`.
+    If theta or lambda is not given, the best value of a grid on the validation part is used. The arguments are those of
+    `open_checkpoint`.
 
     Raises:
         ValueError, OSError, ImportError: with one sentence for the user.
@@ -187,7 +190,7 @@ def evaluate_cache(backend_name: str, values: Mapping[str, Any], given: Mapping[
     score = scores[theta, share]
     say(f"  {o.part} (static, batch 1): {static}")
     setting = f"window {o.cache_window},{chosen} theta {theta:g}, lambda {share:g}"
-    how = f"{o.part} (neural cache, not comparable with static figures; {setting})"
+    how = f"{o.part} (neural cache, not comparable with static scores; {setting})"
     say(f"  {how}: {score}")
     figures = {
         "metric": UNITS[corpus.level],

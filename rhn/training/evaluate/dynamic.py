@@ -1,9 +1,9 @@
-"""The command `evaluate_dynamic`: how good is a model that goes on learning from the text that it is scored on.
+"""The command `evaluate_dynamic`: the score of a model that keeps learning from the text that it is scored on.
 
 Dynamic evaluation is by Krause et al. 2018, arXiv 1709.07432.
 
-Every window is scored before anything is learned from it, so no token is predicted with its own help. Still the figures
-are another kind than static ones: at the end of a stream the model has seen most of it.
+Every window is scored before the model learns from it, so no token helps to predict itself. Still, dynamic scores
+cannot be compared with static scores: at the end of a stream, the model has learned from most of it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from rhn.training.run.checkpoint import open_checkpoint
 from rhn.training.score import UNITS, Score, score_of_pieces
 from rhn_datasets import windows
 
-# What dynamic_rate=None stands for. That of "rms" is the default of the authors' program, tuned for an LSTM on PTB; for
-# "sgd" they have none: this one, over 5 tokens, is the paper's 0.2 for a loss that is summed over time.
+# The rate for dynamic_rate=None. For "rms" it is the default of the authors' program, tuned for an LSTM on PTB. For
+# "sgd" they have no default: this one, divided by 5 tokens, is the RHN paper's 0.2 for a loss summed over time.
 DEFAULT_RATE = {"rms": 5e-5, "sgd": 1.0}
 
 _RECORDED = [name for name, option in OPTIONS.items() if "evaluate_dynamic" in option.commands and "dynamic" in name]
@@ -35,7 +35,7 @@ _RECORDED += ["max_grad_norm", "part"]
 
 
 def rate_of(options: Options) -> float:
-    """The learning rate for the loss per token, the mean over window and batch, as in the authors' program."""
+    """The learning rate, for a loss averaged over window and batch, as in the authors' program."""
     return DEFAULT_RATE[options.dynamic_rule] if options.dynamic_rate is None else options.dynamic_rate
 
 
@@ -52,14 +52,15 @@ def evaluate_dynamic_sgd(
         model: built with plain SGD; its parameters are restored at the end.
         tokens: the stream.
         level: "word", "char" or "byte".
-        options: of dynamic evaluation.
+        options: the options whose names begin with `dynamic_`, and `max_grad_norm`.
         progress: called with the number of tokens scored since the last call.
     """
     state = model.zero_state(1)
     losses, counts = [], []
     with _restored_parameters(model):
         for inputs, targets in windows(tokens, 1, options.dynamic_length, drop_last=False):
-            # At batch 1 the step's own loss is the score, from before the step; it is summed over time, hence the rate.
+            # At batch 1 the loss of the step, computed before the update, is the score. It is summed over time, so
+            # the rate is divided by the number of tokens.
             rate = rate_of(options) / targets.size
             loss, state = model.train_step(inputs, targets, state, None, rate, 0.0, options.max_grad_norm)
             losses.append(loss)  # stays on the device
@@ -81,19 +82,20 @@ def evaluate_dynamic_rms(
 
         p - rate * g / (root + epsilon) + pull * (trained - p),    pull = min(decay * root / mean of all roots, 1)
 
-    The limit on the pull keeps it from overshooting the trained value. All of this happens in NumPy: gradients and
-    parameters cross from and to the device at every window, which costs more than the step itself for a large model.
+    The limit of 1 keeps the pull from overshooting the trained value. The update happens in NumPy: gradients and
+    parameters are copied from and to the device in every window, which takes longer than the step itself for a large
+    model.
 
     Args:
         model: its parameters are restored at the end.
         tokens: the stream.
         level: "word", "char" or "byte".
-        options: of dynamic evaluation.
-        roots: of the mean squared gradients; see `gradient_roots`.
+        options: the options whose names begin with `dynamic_`.
+        roots: square roots of the mean squared gradients; see `gradient_roots`.
         progress: called with the number of tokens scored since the last call.
     """
     decay = options.dynamic_decay
-    # Over all parameters alike, so that it does not depend on how they are grouped into tensors.
+    # The mean over all parameters, so that it does not depend on how they are grouped into tensors.
     mean_root = sum(float(root.sum()) for root in roots.values()) / model.parameter_count
     pulls = {name: np.minimum(decay * root / mean_root, 1.0) for name, root in roots.items()}
     state: Any = None
@@ -119,7 +121,7 @@ def gradient_roots(
     options: Options,
     progress: Callable[[int], Any] = lambda tokens: None,
 ) -> Parameters:
-    """Root of the mean squared gradient of every parameter, over windows of the training stream `tokens` (n,).
+    """Square root of the mean squared gradient of every parameter, over windows of the training stream `tokens` (n,).
 
     The gradients are those of the loss per token, without dropout. `progress` is called with the number of tokens
     since the last call.
@@ -138,7 +140,7 @@ def gradient_roots(
 
 @contextmanager
 def _restored_parameters(model: Model) -> Iterator[Parameters]:
-    """Give the parameters of `model`, and put them back at the end, whatever happens."""
+    """Yield the parameters of `model`, and restore them at the end, whatever happens."""
     trained = model.parameters()
     try:
         yield trained
@@ -147,7 +149,7 @@ def _restored_parameters(model: Model) -> Iterator[Parameters]:
 
 
 def evaluate_dynamic(backend_name: str, values: Mapping[str, Any], given: Mapping[str, Any]) -> float:
-    """The command: score a checkpoint by dynamic evaluation at batch 1, beside its static score.
+    """The command: score a checkpoint at batch 1 with dynamic evaluation, and without it.
 
     The arguments are those of `open_checkpoint`.
 
@@ -171,7 +173,7 @@ def evaluate_dynamic(backend_name: str, values: Mapping[str, Any], given: Mappin
             roots = gradient_roots(model, corpus.train, o, bar.update)
         with shown_progress("dynamic", len(tokens) - 1, show=o.progress) as bar:
             score = evaluate_dynamic_rms(model, tokens, level, o, roots, bar.update)
-    how = f"{o.part} (dynamic evaluation, not comparable with static figures; {rule})"
+    how = f"{o.part} (dynamic evaluation, not comparable with static scores; {rule})"
     say(f"  {how}: {score}")
     figures = {
         "metric": UNITS[level],

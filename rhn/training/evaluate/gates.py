@@ -1,4 +1,4 @@
-"""What the gates of a trained model do, as section 6 of the paper shows it: the first half of `analyse`."""
+"""The gates of a trained model, analysed as in section 6 of the paper: the first half of `analyse`."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from rhn.training.score import UNITS, in_units
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)  # of the state norms
 
-# A bias that shuts a gate: sigmoid(-80) is 2e-35, nothing beside any state, and exp(80) fits into float32.
+# A bias that shuts a gate: sigmoid(-80) is 2e-35, negligible for any state, and exp(80) fits into float32.
 SHUT = -80.0
 
 
 @dataclass(frozen=True)
 class GateAnalysis:
-    """What `analyse` finds on n tokens, with N layers of L micro-steps.
+    """The result of `analyse` on n tokens, for N layers of L micro-steps.
 
     Attributes:
         activity: (N, L) mean transform gate over time and units, in (0, 1).
         activity_std: (N, L) standard deviation over units of each unit's mean over time.
         state_norms: (N, n) Euclidean norm of the state after each time step.
-        nats: loss per token of the model as it is.
+        nats: loss per token of the unchanged model.
         lesion_nats: (N, L) loss per token with the transform gate of this micro-step shut.
     """
 
@@ -48,12 +48,14 @@ def analyse(
 ) -> GateAnalysis:
     """Measure gates, state norms and lesions over `tokens` (n + 1,) at batch 1, without dropout.
 
+    A lesion is the model with the transform gate of one micro-step shut.
+
     Args:
-        model: its parameters are replaced while lesions are scored, and restored.
+        model: its parameters are replaced while lesions are scored, and then restored.
         tokens: the stream; its first n tokens are read.
         level: "word", "char" or "byte".
-        progress: called with the number of tokens since the last call: n for the gates, for the model as it is, and
-            for each lesion.
+        progress: called with the number of tokens since the last call: n for the gates, n for the unchanged model, and
+            n for each lesion.
     """
     config, parameters = model.config, model.parameters()
     unit_means, norms = _gates(config, parameters, tokens, progress)
@@ -69,9 +71,9 @@ def analyse(
 
 
 def without_gate(config: RHNConfig, parameters: Mapping[str, NDArray], layer: int, micro_step: int) -> Parameters:
-    """Parameters with which the transform gate of one micro-step is always 0.
+    """Changed parameters, with which the transform gate of one micro-step is always 0.
 
-    With coupled gates the state then passes that micro-step unchanged; otherwise the carry gate still works on it.
+    With coupled gates, this micro-step then leaves the state unchanged; otherwise the carry gate still acts on it.
     """
     changed = dict(parameters)
     t = config.gates.index("t")
@@ -106,7 +108,7 @@ def _gates(
 
 
 def print_gates(analysis: GateAnalysis, percentiles: NDArray, level: str, stream: str) -> None:
-    """Lines for people: `percentiles` (N, PERCENTILES) of the state norms, `stream` names the text."""
+    """Print the result: `percentiles` (N, PERCENTILES) are those of the state norms, `stream` is the text's name."""
     say(f"{stream}: {UNITS[level]} {in_units(analysis.nats, level):.4g}")
     say(f"layer  micro-step  mean transform gate (± over units)  {UNITS[level]} with it shut")
     for layer, micro_step in np.ndindex(analysis.activity.shape):

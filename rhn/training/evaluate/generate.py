@@ -1,4 +1,4 @@
-"""The command `generate`: text from a checkpoint, one token at a time. It needs no data but the checkpoint."""
+"""The command `generate`: text sampled from a checkpoint, one token at a time. It needs no data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def generate(
 
 
 def generate_text(backend_name: str, values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """The command: print a prompt and what a checkpoint makes of it, every token as soon as it is drawn.
+    """The command: print a prompt and its continuation by a checkpoint, each token as soon as it is sampled.
 
     The arguments are those of `open_checkpoint`.
 
@@ -53,7 +53,7 @@ def generate_text(backend_name: str, values: Mapping[str, Any], given: Mapping[s
 
 
 def default_prompt(vocabulary: Vocabulary) -> str:
-    """A line end, a space, or the first symbol: the first of these that the vocabulary has."""
+    """The first of these that the vocabulary has: a line end, a space, its first symbol."""
     line_end = END_OF_LINE if vocabulary.level == "word" else "\n"
     if line_end in vocabulary.symbols:
         return "\n"
@@ -61,9 +61,9 @@ def default_prompt(vocabulary: Vocabulary) -> str:
 
 
 def decoded_pieces(vocabulary: Vocabulary, tokens: Iterable[int]) -> Iterator[str]:
-    """The text of `tokens` piece by piece; joined, the pieces are what `vocabulary.decode` makes of all tokens.
+    """The text of `tokens` in pieces, one per token; joined, they equal `vocabulary.decode` of all tokens.
 
-    A byte within a character gives an empty piece; the character comes with its last byte.
+    A byte within a character yields an empty piece; the last byte yields the character.
     """
     symbols = (vocabulary.symbols[token] for token in tokens)
     if vocabulary.level == "char":

@@ -1,7 +1,7 @@
-"""The second half of `analyse`: how training moves the temporal Jacobian, as section 4 of the paper foretells.
+"""The second half of `analyse`: how training changes the temporal Jacobian (section 4 of the paper).
 
-For a sample of time steps: eigenvalues and Gershgorin discs of every micro-step and of the whole time step, with the
-initial values that the run started from, and with the trained ones.
+For a sample of time steps, it computes eigenvalues and Gershgorin discs of every micro-step and of the whole time step,
+with the initial weights of the run and with the trained weights.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from rhn.training.evaluate.traces import LayerTrace, layer_traces
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SHOWN_DISCS = 60  # of a panel: more cover each other
+SHOWN_DISCS = 60  # per panel; more would cover each other
 
 
 @dataclass(frozen=True)
 class Jacobians:
-    """Of one layer with K matrices looked at: one micro-step, or the whole time step, at K times.
+    """K Jacobian matrices of one layer: those of one micro-step, or of the whole time step, at K times.
 
     Attributes:
         eigenvalues: (K, H) complex.
-        centres: (K, H) of the Gershgorin discs.
-        radii: (K, H) likewise.
+        centres: (K, H) centres of the Gershgorin discs.
+        radii: (K, H) radii of the Gershgorin discs.
         norms: (K,) largest singular values.
     """
 
@@ -41,7 +41,7 @@ class Jacobians:
 
     @classmethod
     def of(cls, matrices: list[NDArray[np.float64]]) -> Jacobians:
-        """Of (H, H) matrices."""
+        """The figures of (H, H) `matrices`."""
         discs = [gershgorin_discs(matrix) for matrix in matrices]
         return cls(
             np.array([np.linalg.eigvals(matrix).astype(np.complex128) for matrix in matrices]),
@@ -51,7 +51,7 @@ class Jacobians:
         )
 
     def figures(self) -> dict[str, float]:
-        """What the discs and the spectrum come to, over the K times."""
+        """Means and largest values of spectrum and discs over the K times."""
         spectral = np.abs(self.eigenvalues).max(axis=1)  # (K,)
         return {
             "spectral_radius_mean": float(spectral.mean()),
@@ -64,14 +64,15 @@ class Jacobians:
 
 @dataclass(frozen=True)
 class LayerJacobians:
-    """Of one layer: each micro-step's, and the whole time step's, which is their product."""
+    """The Jacobians of one layer: of each micro-step, and of the whole time step, which is their product."""
 
     micro_steps: list[Jacobians]
     time_step: Jacobians
 
 
 def sampled_times(tokens: int, samples: int) -> NDArray[np.integer]:
-    """At most `samples` of `tokens` time steps, evenly spread; the first ones, which see an empty state, come last."""
+    """At most `samples` of `tokens` time steps, evenly spread. The first time steps, whose state is still almost empty,
+    are chosen last."""
     return np.unique(np.linspace(tokens - 1, 0, samples, endpoint=False).astype(int))
 
 
@@ -82,13 +83,13 @@ def layer_jacobians(
     samples: int,
     progress: Callable[[int], Any] = lambda tokens: None,
 ) -> list[LayerJacobians]:
-    """The Jacobians of every layer as the model reads `tokens` (n + 1,), at `samples` times.
+    """The Jacobians of every layer at `samples` times, while the model reads `tokens` (n + 1,).
 
     Args:
-        config: of the model.
-        parameters: in the specification's names.
+        config: the architecture of the model.
+        parameters: by the names of the specification.
         tokens: the stream; its first n tokens are read.
-        samples: time steps looked at; all n if there are no more.
+        samples: number of time steps whose Jacobians are computed; at most n.
         progress: called with the number of tokens since the last call.
     """
     times = sampled_times(len(tokens) - 1, samples)
@@ -105,7 +106,7 @@ def layer_jacobians(
 
 
 def _matrices_at(trace: LayerTrace, time: int, activation: str) -> list[NDArray[np.float64]]:
-    """Each micro-step's matrix (H, H) at one time of the window, and their product."""
+    """The matrices (H, H) of all micro-steps at one time step of the window, and their product."""
     weights = trace.weights._replace(recurrent=trace.weights.recurrent.astype(np.float64))
     steps = trace.micro_steps[time]
     each = [
@@ -116,9 +117,9 @@ def _matrices_at(trace: LayerTrace, time: int, activation: str) -> list[NDArray[
 
 
 def jacobian_chart(start: LayerJacobians, trained: LayerJacobians, title: str) -> bytes:
-    """A PNG: eigenvalues and discs in the complex plane, at the start above and trained below.
+    """A PNG of eigenvalues and discs in the complex plane: before training above, after training below.
 
-    Columns: the first, the middle and the last micro-step, and the whole time step.
+    The columns are the first, the middle and the last micro-step, and the whole time step.
     """
     from matplotlib.figure import Figure
 

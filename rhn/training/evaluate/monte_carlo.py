@@ -1,6 +1,7 @@
-"""The command `evaluate_mc`: how good is the mean prediction of a model over its dropout masks.
+"""The command `evaluate_mc`: the score of the mean prediction of a model over its dropout masks.
 
-Monte Carlo dropout (Gal and Ghahramani 2016), as SPEC.md 4.8 draws it.
+This is Monte Carlo dropout (Gal and Ghahramani 2016), with masks drawn as in SPEC.md 4.8. A *pass* reads the whole
+stream with the masks of one sample.
 """
 
 from __future__ import annotations
@@ -28,11 +29,10 @@ from rhn.training.run.folder import one_writer
 from rhn.training.score import UNITS, Score, in_units, score_of_pieces
 from rhn_datasets import windows
 
-# Of the authors' script: passes with a larger perplexity are thrown away, and no mean probability is taken to be
-# closer to 0 or 1 than this.
+# The authors' script drops passes with a larger perplexity, and clips mean probabilities to this distance from 0 and 1.
 LEGACY_LARGEST_PERPLEXITY = 500.0
 LEGACY_MARGIN = 1e-10
-_HOPELESS = 100  # passes without a single kept one after which theirs would go on for ever
+_HOPELESS = 100  # if so many passes are all dropped, the authors' script would never end
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -47,13 +47,13 @@ def stream_log_likelihoods(
     bptt_length: int,
     progress: Callable[[int], Any] = lambda tokens: None,
 ) -> NDArray[np.floating]:
-    """Log-likelihood in nats of every token but the first under every sample of `masks`: (S, n - 1).
+    """Log-likelihood in nats of every token except the first, for every sample of `masks`: (S, n - 1).
 
     Args:
-        model: of which the samples are.
+        model: the model to score.
         tokens: (n,) the stream, read at batch 1 by each sample.
-        masks: of the S samples.
-        bptt_length: window length; the result does not depend on it, but for rounding.
+        masks: the masks of S samples.
+        bptt_length: window length; it changes the result only by rounding.
         progress: called with the number of tokens scored since the last call, over all samples.
     """
     state = model.zero_state(masks.samples)
@@ -68,17 +68,17 @@ def stream_log_likelihoods(
 
 @dataclass
 class MonteCarloAverage:
-    """The mean probability of every token, over the passes so far, in log space and float64.
+    """The mean probability of every token over the passes so far, in log space and float64.
 
-    With `legacy`, as the authors' script (`evaluate_mc` of rhn_train.py) does it: a pass with a perplexity of 500 or
-    more over this very stream is thrown away, which looks at the labels that are to be predicted; mean probabilities
-    are clipped to [1e-10, 1 - 1e-10]; and one token too many is counted, with a probability of 1e-10.
+    With `legacy`, the mean is computed as in the authors' script (`evaluate_mc` of rhn_train.py). Passes with a
+    perplexity of 500 or more on this stream are dropped, although this uses the labels that are to be predicted. Mean
+    probabilities are clipped to [1e-10, 1 - 1e-10]. One token too many is counted, with a probability of 1e-10.
 
     Attributes:
-        legacy: whether to do so.
+        legacy: whether to compute as the authors' script does.
         log_sum: (n,) log of the sum of the probabilities of each token over the kept passes.
         pass_nats: mean negative log-likelihood per token of every pass, kept or not.
-        running_nats: that of the mean probabilities, after each kept pass.
+        running_nats: mean negative log-likelihood per token of the mean probabilities, after each kept pass.
     """
 
     legacy: bool
@@ -88,7 +88,7 @@ class MonteCarloAverage:
 
     @classmethod
     def empty(cls, tokens_scored: int, legacy: bool) -> MonteCarloAverage:
-        """Of no pass yet."""
+        """The average before the first pass."""
         return cls(legacy, np.full(tokens_scored, -np.inf))
 
     @property
@@ -97,7 +97,7 @@ class MonteCarloAverage:
         return len(self.running_nats)
 
     def add(self, log_likelihoods: NDArray[np.floating]) -> None:
-        """Take in a pass (n,)."""
+        """Add the log-likelihoods (n,) of a pass."""
         log_likelihoods = log_likelihoods.astype(np.float64)
         nats = float(-log_likelihoods.mean())
         self.pass_nats.append(nats)
@@ -108,12 +108,12 @@ class MonteCarloAverage:
         self.running_nats.append(_legacy_nats(log_mean) if self.legacy else float(-log_mean.mean()))
 
     def score(self, level: str) -> Score:
-        """Of the mean probabilities; at least one pass must be there."""
+        """The score of the mean probabilities, after at least one kept pass."""
         nll = math.log(self.kept) - self.log_sum  # (n,)
         return replace(score_of_pieces(nll, np.ones(len(nll), int), level), nats=self.running_nats[-1])
 
     def save(self, path: Path, identity: Mapping[str, Any]) -> None:
-        """Write all of it to `path`, whole or not at all; `identity` says of what it is the mean."""
+        """Write the average to `path`, whole or not at all; `identity` says what was averaged."""
         arrays = {
             "log_sum": self.log_sum,
             "pass_nats": np.array(self.pass_nats),
@@ -123,11 +123,11 @@ class MonteCarloAverage:
 
     @classmethod
     def load(cls, path: Path, identity: Mapping[str, Any]) -> MonteCarloAverage:
-        """What `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            CheckpointError: the file is damaged or something else.
-            OptionError: it is the mean of something else than `identity` says.
+            CheckpointError: the file is damaged or of another kind.
+            OptionError: the samples in the file have another identity than `identity`.
         """
         arrays, metadata = load_checkpoint(path)
         names = ("log_sum", "pass_nats", "running_nats")
@@ -146,7 +146,7 @@ class MonteCarloAverage:
 
 
 def identity_of(model: Model, tokens: NDArray[np.integer], rates: DropRates, seed: int, legacy: bool) -> dict[str, Any]:
-    """What a mean depends on, besides the number of samples: plain values, fit for JSON."""
+    """Everything that the mean depends on, except the number of samples, as plain values for JSON."""
     weights, stream = hashlib.sha256(), hashlib.sha256(tokens.astype(np.int64).tobytes())
     for name, value in model.parameters().items():
         weights.update(name.encode())
@@ -171,20 +171,20 @@ def add_samples(
     after_batch: Callable[[], Any] = lambda: None,
     progress: Callable[[int], Any] = lambda tokens: None,
 ) -> None:
-    """Grow `average` in place until it holds `options.mc_samples` samples.
+    """Add samples to `average`, in place, until it holds `options.mc_samples` samples.
 
     Args:
-        model: of which they are.
+        model: the model to score.
         tokens: (n,) the stream.
-        average: to begin with; sample k is drawn as the k-th pass, so that going on later changes nothing.
-        options: how many, and how many at once.
-        rates: of the masks.
-        seed: of the masks.
-        after_batch: called after every batch of rows, when `average` is whole.
+        average: the samples so far. The masks of a pass depend only on its number, so continuing later changes nothing.
+        options: `mc_samples`, `mc_rows` and `bptt_length` are used.
+        rates: drop rates of the masks.
+        seed: seed of the masks.
+        after_batch: called after every batch of samples.
         progress: called with the number of tokens scored since the last call, over all samples.
 
     Raises:
-        OptionError: the authors' filter lets nothing through.
+        OptionError: the filter of the authors' script drops every pass.
     """
     while average.kept < options.mc_samples:
         first = len(average.pass_nats)
@@ -197,7 +197,7 @@ def add_samples(
         if average.kept == 0 and len(average.pass_nats) >= _HOPELESS:
             raise OptionError(
                 f"legacy_mc=True is not accepted: none of {len(average.pass_nats)} passes has a perplexity below"
-                f" {LEGACY_LARGEST_PERPLEXITY:g}, so that the authors' script would never end; use legacy_mc=False"
+                f" {LEGACY_LARGEST_PERPLEXITY:g}, so the authors' script would never end; use legacy_mc=False"
             )
 
 
@@ -213,11 +213,11 @@ def _legacy_nats(log_mean: NDArray[np.float64]) -> float:
 
 
 def evaluate_mc(backend_name: str, values: Mapping[str, Any], given: Mapping[str, Any]) -> float:
-    """The command: score a checkpoint by Monte Carlo dropout at batch 1, continued from the samples in `mc_file`.
+    """The command: score a checkpoint at batch 1 by Monte Carlo dropout, continuing from the samples in `mc_file`.
 
-    Every sample has one set of masks for the whole stream, drawn with the rates of the run, and is kept. Prints the
-    score beside the static one and writes figures and curve (score against number of samples) beside `mc_file`. The
-    arguments are those of `open_checkpoint`.
+    Every sample has one set of masks for the whole stream, drawn with the drop rates of the run. The command prints the
+    score and the static score, and writes all numbers and a curve (score against number of samples) beside `mc_file`.
+    The arguments are those of `open_checkpoint`.
 
     Raises:
         ValueError, OSError, ImportError: with one sentence for the user.
@@ -226,14 +226,14 @@ def evaluate_mc(backend_name: str, values: Mapping[str, Any], given: Mapping[str
     opened = open_checkpoint(backend_name, values, given)
     o, rates = opened.options, opened.plan.rates
     if not any(rates):
-        raise OptionError("drop rates of 0 are not accepted: the run has no dropout, so there is nothing to sample")
+        raise OptionError("drop rates of 0 are not accepted: a run without dropout has no masks to sample")
     corpus = opened.load_corpus()
     level, tokens = corpus.level, getattr(corpus, o.part)
 
     label = f"{'legacy-mc' if o.legacy_mc else 'mc'}-{o.part}"
     file = Path(o.mc_file or beside(str(o.checkpoint), f"{label}.safetensors"))
     identity = identity_of(opened.model, tokens, rates, o.seed, o.legacy_mc)
-    in_use = f"mc_file={str(file)!r} is not accepted: another process draws its samples"
+    in_use = f"mc_file={str(file)!r} is not accepted: another process is drawing samples for it"
     with one_writer(file.with_name(f".{file.name}.lock"), in_use):
         remove_leftovers(file.parent, file.name)
         if file.exists():
@@ -281,9 +281,9 @@ def _description(average: MonteCarloAverage) -> str:
     if not average.legacy:
         return f"MC dropout, mean of {average.kept} samples, all kept"
     return (
-        f"MC dropout as the authors' script samples, not comparable: one draw drops all words or none,"
-        f" {average.kept} of {len(average.pass_nats)} passes kept, those with a perplexity below"
-        f" {LEGACY_LARGEST_PERPLEXITY:g} on this very text"
+        f"MC dropout as in the authors' script, not comparable: one draw drops all words or none, and"
+        f" {average.kept} of {len(average.pass_nats)} passes were kept, those with a perplexity below"
+        f" {LEGACY_LARGEST_PERPLEXITY:g} on this text"
     )
 
 
@@ -296,13 +296,13 @@ def _check_file(file: str | None) -> None:
 
 
 def monte_carlo_chart(running_nats: Sequence[float], static_nats: float, level: str, title: str) -> bytes:
-    """A PNG: score of the mean prediction against the number of samples in it, and that without dropout.
+    """A PNG: the score of the mean prediction against the number of samples, and the score without dropout.
 
     Args:
-        running_nats: after 1, 2, ... samples, in nats per token.
-        static_nats: without dropout.
+        running_nats: score after 1, 2, ... samples, in nats per token.
+        static_nats: score without dropout, in nats per token.
         level: "word", "char" or "byte".
-        title: above the picture.
+        title: title of the picture.
     """
     from matplotlib.figure import Figure  # without pyplot: no display and no global state
 

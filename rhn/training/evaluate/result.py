@@ -1,4 +1,4 @@
-"""Results of the commands that look at a checkpoint: files beside it."""
+"""Writes the results of the evaluation commands as files beside the checkpoint."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def beside(checkpoint: str, label: str) -> Path:
 
 
 def write_result(path: Path, shown: Mapping[str, str], figures: Mapping[str, Any], picture: bytes | None) -> None:
-    """Write a result as path.json and its `picture` as path.png, and say so; a run's report then shows it too.
+    """Write a result as path.json and its `picture` as path.png, print the names, and renew the report of the run.
 
     Args:
         path: without suffix.
-        shown: what the report of the run says: names and values for people.
-        figures: everything, for programs.
+        shown: names and values that the report of the run shows.
+        figures: all results, for programs.
         picture: a PNG, or None.
     """
     json_file, picture_file = (path.with_name(path.name + suffix) for suffix in (".json", ".png"))

@@ -1,4 +1,4 @@
-"""The command `evaluate`: how good a model is on a stream of tokens."""
+"""The command `evaluate`: the score of a model on a stream of tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rhn.training.run.checkpoint import open_checkpoint
 from rhn.training.score import Score, score_of_windows
 from rhn_datasets import Corpus, windows
 
-FULL_WINDOW = 100  # of the evaluation of a full stream, which does not depend on it
+FULL_WINDOW = 100  # window length for a full stream; the score does not depend on it
 
 
 def evaluate(
@@ -32,17 +32,17 @@ def evaluate(
     temperature: float = 1.0,
     progress: Callable[[int], Any] = lambda tokens: None,
 ) -> Score:
-    """Score `tokens` without dropout, the state handed from window to window (unless `reset`).
+    """Score `tokens` without dropout. The state is carried from window to window, unless `reset` is set.
 
     Args:
-        model: to be scored; it is not changed.
+        model: the model to score; it is not changed.
         tokens: (n,) the stream.
         level: "word", "char" or "byte".
-        batch_size: 1 scores every token but the first in its full context; B cuts the stream into B rows first.
-        bptt_length: window length; without `reset` the result does not depend on it, but for rounding.
+        batch_size: with 1, every token except the first is scored in its full context; B cuts the stream into B rows.
+        bptt_length: window length; without `reset` it changes the result only by rounding.
         drop_last: leave out a last window shorter than `bptt_length`, as the authors' programs do.
-        reset: start every window from a state of zero instead.
-        temperature: divides the logits. Other than 1 is slower: the logits of every window come to NumPy.
+        reset: start every window from a zero state.
+        temperature: divides the logits. Values other than 1 are slower: the logits of every window are copied to NumPy.
         progress: called with the number of tokens scored since the last call.
     """
     cut = windows(tokens, batch_size, bptt_length, drop_last=drop_last)
@@ -58,7 +58,7 @@ def evaluate(
         if reset:
             state = model.zero_state(batch_size)
         value, state = step(inputs, targets, state)
-        sums.append(value)  # stays on the device: waiting for each would stall it
+        sums.append(value)  # stays on the device, which would idle if each value were read at once
         counts.append(targets.size)
         progress(targets.size)
     nll = np.array([float(read(value)) for value in sums])  # (windows,)
@@ -68,7 +68,7 @@ def evaluate(
 def _step_at_temperature(
     model: Model, temperature: float, inputs: NDArray[np.integer], targets: NDArray[np.integer], state: State
 ) -> tuple[float, State]:
-    """As `model.evaluate_step`, with divided logits; the sum is a number of float64."""
+    """Like `model.evaluate_step`, with divided logits; the sum is computed in float64."""
     logits, state = model.forward(inputs, state)  # (B, T, V)
     return float(cross_entropy(logits.astype(np.float64) / temperature, targets).sum()), state
 
@@ -79,21 +79,22 @@ def score_full_streams(model: Model, corpus: Corpus, show_progress: bool) -> dic
 
 
 def score_streams(model: Model, corpus: Corpus, options: Options) -> dict[str, Score]:
-    """Score the validation and the test part of `corpus` as `options` say, and print the scores.
+    """Score the validation and the test part of `corpus` as the option `evaluation` says, and print the scores.
 
-    "full" scores every token but the first in its full context, at batch 1. "windows" forgets the context after every
-    `bptt_length` tokens, as models that read windows are scored. "authors_batched" scores `batch_size` rows in windows
-    of `bptt_length` and drops the tails, as the authors' programs do to choose their checkpoint.
+    "full" scores every token except the first in its full context, at batch 1. "windows" forgets the context after
+    every `bptt_length` tokens, for comparison with models that read separate windows. "authors_batched" scores
+    `batch_size` rows in windows of `bptt_length` and drops incomplete windows, as the authors' programs do to choose
+    their checkpoint.
     """
     rows, length = options.batch_size, options.bptt_length
     ways: dict[str, tuple[str, dict[str, Any]]] = {
         "full": ("batch 1", {"batch_size": 1, "bptt_length": FULL_WINDOW}),
         "windows": (
-            f"batch 1, from a state of zero every {length} tokens",
+            f"batch 1, from a zero state every {length} tokens",
             {"batch_size": 1, "bptt_length": length, "reset": True},
         ),
         "authors_batched": (
-            f"the authors' batched way: batch {rows}, windows of {length}, tails dropped",
+            f"as in the authors' programs: batch {rows}, windows of {length}, incomplete windows dropped",
             {"batch_size": rows, "bptt_length": length, "drop_last": True},
         ),
     }

@@ -1,6 +1,6 @@
-"""A trained model's layers, watched as they read a text: gates and states are no part of what a backend gives out.
+"""Gates and states of a trained model while it reads a text.
 
-They are computed again from the parameters, by the layer of the specification, in NumPy.
+No backend returns them, so the layer of the specification computes them again from the parameters, in NumPy.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class LayerTrace(NamedTuple):
     """One layer over one window of T time steps.
 
     Attributes:
-        layer: its number.
-        start: number of the window's first time step in the stream.
-        weights: of the layer.
+        layer: number of the layer.
+        start: number of the first time step of the window in the stream.
+        weights: weights of the layer.
         outputs: (T, H) states after each time step.
-        micro_steps: the micro-steps taken, [time][level], each with a batch of one.
+        micro_steps: the micro-steps, [time step][micro-step], each with a batch of one.
     """
 
     layer: int
@@ -38,7 +38,7 @@ class LayerTrace(NamedTuple):
 def layer_traces(
     config: RHNConfig, parameters: Mapping[str, NDArray], tokens: NDArray[np.integer]
 ) -> Iterator[LayerTrace]:
-    """Every layer of every window as the model reads the first n of `tokens` (n + 1,) at batch 1, without dropout."""
+    """A trace of every layer in every window, for the first n of `tokens` (n + 1,) at batch 1, without dropout."""
     layers = [
         LayerWeights(*(parameters[f"layers.{i}.{name}"] for name in ("input_weight", "recurrent_weight", "bias")))
         for i in range(config.num_layers)

@@ -1,1 +1,1 @@
-"""What one looks at after a run: its page, and runs compared."""
+"""Reports: the page of a run, and the comparison of several runs."""

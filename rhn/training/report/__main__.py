@@ -1,4 +1,4 @@
-"""What one looks at after a run: its page, and runs compared.
+"""Prints or writes a comparison of runs, or the page of one run.
 
 python -m rhn.training.report RUN [RUN ...] [--html FILE] [--markdown FILE]
 """
@@ -20,13 +20,17 @@ from rhn.training.run.record import RunRecordError, read_run
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; `arguments` are the words after the program's name (None: the process's)."""
     parser = argparse.ArgumentParser(
-        prog="python -m rhn.training.report", description="Compare runs of any backend with each other and the paper."
+        prog="python -m rhn.training.report",
+        description="Compare runs of any backend with one another and with the paper.",
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="write a page: the table and all curves, or all about a single run"
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="write an HTML page: the table and all curves, or a single run's report",
     )
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, not to the terminal")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table to this file, not the terminal")
     given = parser.parse_args(arguments)
     try:
         runs = [read_run(folder) for folder in given.runs]

@@ -25,8 +25,8 @@ _VARIABLES = {
     _GRID: "var(--rule)",
 }
 
-_BEYOND = 1e100  # a perplexity may be infinite, and an axis must not be: the line has a gap there
-_MOST_MARKERS = 30  # of more points than these, the line alone is easier to read
+_BEYOND = 1e100  # a perplexity may be infinite, but an axis must not be: the line has a gap there
+_MOST_MARKERS = 30  # with more points, the line alone is easier to read
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Line:
 
 @dataclass(frozen=True)
 class KeyEntry:
-    """What a line looks like: the number of its colour, and its dash in a word of CSS."""
+    """How a line looks: the number of its colour, and the CSS name of its dash."""
 
     label: str
     colour: int
@@ -50,31 +50,31 @@ class KeyEntry:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing, an `<svg>` element, and the title (plain text) that belongs above it."""
+    """A drawing, as an `<svg>` element, and its title as plain text."""
 
     title: str
     svg: Markup
 
 
 def line_style(style: int) -> tuple[int, str]:
-    """Number of the colour and kind of dash of a style: the first 18 differ, and neighbours differ in both."""
+    """Number of the colour and kind of dash of a style: the first 18 styles differ, and neighbours differ in both."""
     return style % COLOURS, _DASHES[(style + style // COLOURS) % len(_DASHES)]
 
 
 def line_key(labels: Sequence[str]) -> list[KeyEntry]:
-    """Which line is which: label i belongs to the lines of style i."""
+    """The entries of the key: label i belongs to the lines of style i."""
     return [KeyEntry(label, *line_style(style)) for style, label in enumerate(labels)]
 
 
 def line_chart(title: str, lines: Sequence[Line]) -> Chart:
-    """`lines` over epochs, for a page with the custom properties of page.css.
+    """A chart of `lines` over epochs, for a page with the custom properties of page.css.
 
-    Values that spread over more than a factor of four, as perplexities do, get a logarithmic axis.
+    The axis is logarithmic if the values spread over more than a factor of four, as perplexities do.
     """
     return Chart(title, _drawing(title, tuple(lines)))
 
 
-@lru_cache(maxsize=16)  # the page at the end of a run shows the charts of the page before it once more
+@lru_cache(maxsize=16)  # pages written one after the other show the same charts
 def _drawing(title: str, lines: tuple[Line, ...]) -> Markup:
     from matplotlib import rc_context
     from matplotlib.figure import Figure  # without pyplot: no display and no global state
@@ -118,7 +118,7 @@ def _scale(axes: Any, values: Sequence[float]) -> None:
 
 
 def _for_a_page(svg: str, description: str) -> Markup:
-    """The drawing as an element of a page: without preamble, colours as variables, described for who cannot see it."""
+    """The drawing as an element of a page: without preamble, colours as variables, with a description in words."""
     svg = svg[svg.index("<svg") :]
     referred = set(re.findall(r'(?:url\(|href=")#([\w-]+)', svg))
     svg = re.sub(r' id="([^"]+)"', lambda match: match[0] if match[1] in referred else "", svg)

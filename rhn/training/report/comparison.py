@@ -1,4 +1,4 @@
-"""Runs of any backend beside each other and beside the paper: as a Markdown table, and as a page."""
+"""Compares runs of any backend with one another and with the paper: as a Markdown table, and as a page."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ _CHARTS: dict[str, Callable[[RunRecord, dict], float]] = {
 
 
 def comparison_table(runs: Sequence[RunRecord]) -> str:
-    """A Markdown table, one run per line, and what its signs mean."""
+    """A Markdown table, one run per line, and notes that explain its signs."""
     return "\n\n".join([table([*_COLUMNS], _rows(runs)), *_notes(runs)]) + "\n"
 
 
 def comparison_page(runs: Sequence[RunRecord]) -> bytes:
-    """The table as a page (UTF-8), and the curves of runs on the same data over each other."""
+    """A page (UTF-8) with the table, and with the curves of runs on the same data in common charts."""
     groups: dict[tuple[str, str], list[RunRecord]] = {}
     for run in runs:
         if run.history:
@@ -90,9 +90,9 @@ def _rows(runs: Sequence[RunRecord]) -> list[list[str]]:
 def _notes(runs: Sequence[RunRecord]) -> list[str]:
     notes = ["Scores are those of the best epoch, measured over the whole stream at batch 1."]
     if not all(run.finished for run in runs):
-        notes.append(f"{_BATCHED} The run has not finished: scored batched, after the best epoch so far.")
+        notes.append(f"{_BATCHED} The run has not finished: scored in batches, after the best epoch so far.")
     if any(run.paper for run in runs):
-        notes.append("Paper: the published model of the same architecture on the same data; training may differ.")
+        notes.append("Paper: the published model with the same architecture and data; its training may differ.")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""The page of one run: final figures, curves, results, sample, configuration, and what the run was made with."""
+"""The page of one run: final scores, curves, results, sample, configuration, versions and machine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_report(folder: Path) -> Path:
 
 
 def run_page(run: RunRecord) -> bytes:
-    """The page as UTF-8. The page of a run that was interrupted, or has not finished yet, says so."""
+    """The page as UTF-8. If the run was interrupted or has not finished yet, the page says so."""
     return render(
         "run.html.j2",
         run=run,
@@ -67,12 +67,12 @@ def _unfinished(run: RunRecord) -> list[str]:
     epochs = f"{done} of {run.options['epochs']}" if "epochs" in run.options else done
     state = f"This run has not finished; epochs done: {epochs}."
     if run.history:
-        state += " Its scores are batched, after the best epoch so far; they are not final."
+        state += " Its scores are not final: they were computed in batches, after the best epoch so far."
     return [state]
 
 
 def _final_figures(run: RunRecord) -> list[tuple[str, str, str]]:
-    """Name, number and remark of what is seen first."""
+    """Name, number and remark of the figures at the top of the page."""
     found = []
     for part in ("test", "valid"):
         score = run.score(part)
@@ -96,7 +96,7 @@ def _final_figures(run: RunRecord) -> list[tuple[str, str, str]]:
 
 def _how_scored(run: RunRecord, part: str) -> str:
     if not run.finished:
-        return "batched, best epoch"
+        return "in batches, best epoch"
     score = run.summary[part]
     how = f"{score['tokens']:,} tokens at batch 1"
     if not math.isfinite(score["standard_error"]):  # of a stream of a single window
@@ -114,7 +114,7 @@ def _duration(seconds: float) -> str:
 
 
 def _charts(run: RunRecord) -> list[Chart]:
-    """The scores in one chart, every other metric in one of its own; none before the first epoch has ended."""
+    """All scores in one chart, and each other metric in its own chart; none before the first epoch has ended."""
     if not run.history:
         return []
     epochs = run.epochs
@@ -153,6 +153,6 @@ def _change_table(run: RunRecord) -> Table | None:
 
 
 def _configuration(run: RunRecord) -> dict[str, dict[str, Any]]:
-    """The options that say what is special about the run, and the others."""
+    """The options that differ from the defaults, and the others."""
     special = {name: value for name, value in run.options.items() if name not in DEFAULTS or value != DEFAULTS[name]}
     return {"special": special, "default": {name: value for name, value in run.options.items() if name not in special}}

@@ -1,4 +1,4 @@
-"""The one place where templates become pages. All values are escaped, and an unknown name is an error."""
+"""Makes pages from templates. All values are escaped, and an unknown name is an error."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ _ENVIRONMENT.filters["base64"] = lambda content: b64encode(content).decode()
 
 
 def render(template: str, **values: Any) -> bytes:
-    """The page that the file `template` of this folder makes of `values`, UTF-8."""
-    # A lone surrogate, from a folder name that is not UTF-8, has no encoding: it is spelt out.
+    """The page that the file `template` of this folder makes from `values`, as UTF-8."""
+    # A lone surrogate, from a folder name that is not UTF-8, cannot be encoded: it is written as an escape sequence.
     return _ENVIRONMENT.get_template(template).render(values).encode(errors="backslashreplace")

@@ -111,7 +111,7 @@ class RunFolder:
 
 @contextmanager
 def one_writer(lock: Path, refusal: str) -> Iterator[None]:
-    """Within this context, no other process can hold the file `lock`; OptionError with the text `refusal` if one does."""
+    """Hold the file `lock` within this context; OptionError with the text `refusal` if another process holds it."""
     try:
         held = FileLock(lock).acquire(timeout=0)
     except Timeout:

@@ -41,7 +41,7 @@ class Start:
         if saved.config != config:
             raise CheckpointError(f"{file} has another architecture than the options of the run")
         if saved.vocabulary != corpus.vocabulary:
-            raise CheckpointError(f"{file} was trained with another vocabulary than that of the data")
+            raise CheckpointError(f"{file} was trained on other symbols than the data now have")
         if saved.metadata.get("data", digest_of(corpus)) != digest_of(corpus):  # older files do not say
             raise CheckpointError(f"{file} was trained on other data: the files have changed since")
         _check_place(progress, saved.checkpoint, corpus, plan, file)
