@@ -12,7 +12,10 @@ from rhn.spec.arguments import refusal
 
 
 class ProcessLostError(RuntimeError):
-    """Another process of the same training has ended, so that this one cannot go on."""
+    """Another of the processes that work together has ended, so that this one cannot go on."""
+
+    def __init__(self, message: str = "another process of this run has ended, so this one ends too") -> None:
+        super().__init__(message)
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,8 @@ class JaxModel:
         self._params, self._memory, loss, new_state, self.last_grad_norm = self._run(
             programs.train_step, self._update, self._params, self._memory, window, rates, regularization, self._mesh
         )
-        self._in_flight.add(loss)
+        with lost_processes():
+            self._in_flight.add(loss)
         return loss, new_state
 
     def evaluate_step(

@@ -84,7 +84,7 @@ def lost_processes() -> Iterator[None]:
     try:
         yield
     except JaxRuntimeError as error:
-        raise ProcessLostError("another process of this training has ended, so this one ends too") from error
+        raise ProcessLostError from error
 
 
 def sum_over_rows(mesh: Mesh, function: Callable[[Any, Window], Any], params: Any, window: Window) -> Any:

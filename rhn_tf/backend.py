@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rhn.backend import State, check_precision
 from rhn.port_tools import Regularization, Window, check_window, choose_device, rows_per_chunk
+from rhn.processes import ALONE, Processes
 from rhn.spec.arguments import check_choice
 from rhn.spec.config import RHNConfig
 from rhn.spec.layers import LayerConfig
@@ -22,7 +23,8 @@ from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
 from rhn_tf.layer_backend import TensorFlowLayer
 from rhn_tf.loss import cross_entropy
-from rhn_tf.model import RHNLanguageModel, Top
+from rhn_tf.model import RHNLanguageModel
+from rhn_tf.parallel import TensorFlowProcesses, join_processes, lost_processes
 from rhn_tf.precision import Precision
 from rhn_tf.update import Update
 from rhn_tf.weights import mask_tensors, to_spec
@@ -42,6 +44,7 @@ class TensorFlowModel:
         optimizer: Optimizer,
         precision: Precision,
         recompute: bool,
+        processes: TensorFlowProcesses | None = None,
     ) -> None:
         self.config = config
         self.parameter_count = parameter_count(config)
@@ -49,6 +52,7 @@ class TensorFlowModel:
         self._device = device
         self._optimizer = optimizer
         self._precision = precision
+        self._processes = processes
         with tf.device(device):
             self.module = RHNLanguageModel(
                 config,
@@ -64,7 +68,7 @@ class TensorFlowModel:
         self._compiled_gradients = tf.function(self._gradients, jit_compile=True)
         # Those are traced for the first shape, and then once more for all others.
         self._call_forward = tf.function(lambda *window: self._compiled_forward(*window), reduce_retracing=True)
-        self._call_gradients = tf.function(lambda *inputs: self._compiled_gradients(*inputs), reduce_retracing=True)
+        self._call_gradients = tf.function(self._gradients_of_all, reduce_retracing=True)
         self._call_log_likelihoods = tf.function(self._log_likelihoods, reduce_retracing=True)
         self._call_top = tf.function(self._masked_top, jit_compile=True, reduce_retracing=True)
         self._call_scores = tf.function(self._scores, jit_compile=True, reduce_retracing=True)
@@ -93,7 +97,7 @@ class TensorFlowModel:
     ) -> tuple[float, dict[str, NDArray], list[NDArray]]:
         with self._in_place():
             loss, gradients, new_state = self._call_gradients(
-                *self._window(tokens, targets, state, masks, length),
+                self._window(tokens, targets, state, masks, length),
                 self._scalar(weight_decay),
                 self._regularization(activation_regularization, temporal_activation_regularization),
             )
@@ -116,7 +120,7 @@ class TensorFlowModel:
         rates = (learning_rate, weight_decay, max_grad_norm)
         with self._in_place():
             loss, new_state, self.last_grad_norm = self._call_train_step(
-                *self._window(tokens, targets, state, masks, length),
+                self._window(tokens, targets, state, masks, length),
                 *map(self._scalar, rates),
                 self._regularization(activation_regularization, temporal_activation_regularization),
             )
@@ -192,36 +196,38 @@ class TensorFlowModel:
         return -cross_entropy(self.module.logits(top[tf.newaxis])[0], targets)
 
     def _gradients(
-        self,
-        tokens: tf.Tensor,
-        targets: tf.Tensor,
-        state: list[tf.Tensor],
-        masks: VariationalMasks,
-        length: tf.Tensor | None,
-        weight_decay: tf.Tensor,
-        regularization: Regularization,
+        self, window: Window, weight_decay: tf.Tensor | None, regularization: Regularization
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-        """Loss, gradients in the order of `module.parameters`, and the state after the window."""
+        """Loss, gradients in the order of `module.parameters`, and the state after the window.
+
+        Of several processes, the share of this one: its rows' part in the means over the rows of all.
+        """
         parameters = self._parameters()
         with tf.GradientTape() as tape:
-            top = self.module.top(tokens, state, masks, length)
-            nll = cross_entropy(self.module.logits(top.masked), targets)  # (B, T)
-            if length is not None:
-                nll = _before(length, nll)
-            loss = tf.reduce_sum(tf.reduce_mean(nll, axis=0))  # summed over time
-            differentiated = loss
-            for term in _penalties(top, length, regularization):
-                differentiated += term
+            loss, differentiated, new_state = self.module.training_loss(window, regularization)
+            if self._processes is not None:
+                loss, differentiated = loss / self._processes.count, differentiated / self._processes.count
         gradients = tape.gradient(differentiated, parameters)
-        return loss, [g + weight_decay * p for g, p in zip(gradients, parameters, strict=True)], top.state
+        return loss, self._with_decay(gradients, weight_decay), new_state
+
+    def _gradients_of_all(
+        self, window: Window, weight_decay: tf.Tensor, regularization: Regularization
+    ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
+        """As `_gradients`, of the rows of all processes."""
+        if self._processes is None:
+            return self._compiled_gradients(window, weight_decay, regularization)
+        loss, gradients, new_state = self._compiled_gradients(window, None, regularization)
+        loss, *gradients = self._processes.sum([loss, *gradients])
+        return loss, self._with_decay(gradients, weight_decay), new_state
+
+    def _with_decay(self, gradients: list[tf.Tensor], weight_decay: tf.Tensor | None) -> list[tf.Tensor]:
+        if weight_decay is None:
+            return gradients
+        return [g + weight_decay * p for g, p in zip(gradients, self._parameters(), strict=True)]
 
     def _train_step(
         self,
-        tokens: tf.Tensor,
-        targets: tf.Tensor,
-        state: list[tf.Tensor],
-        masks: VariationalMasks,
-        length: tf.Tensor | None,
+        window: Window,
         learning_rate: tf.Tensor,
         weight_decay: tf.Tensor,
         max_grad_norm: tf.Tensor,
@@ -229,9 +235,7 @@ class TensorFlowModel:
     ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
         """Loss, the state after the window, and the norm of the gradients."""
         in_loss = tf.zeros_like(weight_decay) if self._optimizer.decoupled_weight_decay else weight_decay
-        loss, gradients, new_state = self._compiled_gradients(
-            tokens, targets, state, masks, length, in_loss, regularization
-        )
+        loss, gradients, new_state = self._gradients_of_all(window, in_loss, regularization)
         norm = self._update(gradients, learning_rate, weight_decay, max_grad_norm)
         return loss, new_state, norm
 
@@ -242,8 +246,8 @@ class TensorFlowModel:
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:
-        """On the model's device, in its precision."""
-        with tf.device(self._device), self._precision.products():
+        """On the model's device, in its precision; what fails because a process has ended says so."""
+        with tf.device(self._device), self._precision.products(), lost_processes():
             yield
 
     def _window(
@@ -272,24 +276,6 @@ class TensorFlowModel:
         return Regularization(*(self._scalar(c) if c else None for c in coefficients))
 
 
-def _before(length: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """`values` (B, T, ...) with zeros from time step `length` on."""
-    counts = tf.range(tf.shape(values)[1]) < length  # (T,)
-    counts = tf.reshape(counts, (1, -1) + (1,) * (values.shape.rank - 2))
-    return tf.where(counts, values, tf.zeros_like(values))
-
-
-def _penalties(top: Top, length: tf.Tensor | None, regularization: Regularization) -> Iterator[tf.Tensor]:
-    """What SPEC.md 5.11 adds to the loss."""
-    if regularization.activation is not None:
-        masked = top.masked if length is None else _before(length, top.masked)
-        yield regularization.activation * tf.reduce_sum(tf.reduce_mean(tf.square(masked), axis=(0, 2)))
-    if regularization.temporal is not None:
-        changes = top.outputs[:, 1:] - top.outputs[:, :-1]  # (B, T - 1, H)
-        changes = changes if length is None else _before(length - 1, changes)
-        yield regularization.temporal * tf.reduce_sum(tf.reduce_mean(tf.square(changes), axis=(0, 2)))
-
-
 class TensorFlowBackend:
     """See `rhn.backend.Backend`."""
 
@@ -304,14 +290,18 @@ class TensorFlowBackend:
         optimizer: Optimizer = PAPER_SGD,
         precision: str = "float32",
         recompute: bool = False,
+        processes: Processes = ALONE,
     ) -> TensorFlowModel:
         check_choice("dtype", dtype, _DTYPES)
         check_precision(precision, dtype)
         let_gpu_memory_grow()
         device = find_device(device)
-        return TensorFlowModel(
-            config, parameters, dtype, device, optimizer, Precision.on_device(precision, device), recompute
-        )
+        several = processes if isinstance(processes, TensorFlowProcesses) else None
+        found = Precision.on_device(precision, device)
+        return TensorFlowModel(config, parameters, dtype, device, optimizer, found, recompute, several)
+
+    def join_processes(self, device: str | None) -> Processes:
+        return join_processes(device)
 
     def build_layer(
         self, config: LayerConfig, parameters: Mapping[str, NDArray], dtype: str = "float32", device: str | None = None

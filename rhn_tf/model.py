@@ -11,11 +11,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from rhn.checkpoint import load_language_model
+from rhn.port_tools import NO_REGULARIZATION, Regularization, Window
 from rhn.sampling import sample_tokens
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks
 from rhn.spec.parameters import check_parameters
 from rhn_tf.layer import RHN
+from rhn_tf.loss import cross_entropy
 from rhn_tf.precision import Precision
 from rhn_tf.weights import check_mask, from_spec, mask_tensors, to_spec
 
@@ -170,6 +172,29 @@ class RHNLanguageModel(keras.Model):
         logits = self._softmax_projection(tf.reshape(top, (-1, top.shape[-1])))  # (B*T, V)
         return tf.reshape(logits, (*tf.unstack(tf.shape(top)[:2]), self.config.vocab_size))
 
+    def training_loss(
+        self, window: Window, regularization: Regularization = NO_REGULARIZATION
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        """Loss, summed over the window and mean over the batch; what is differentiated, with the regularisation of
+        activations; and the state."""
+        tokens, targets, state, masks, length = window
+        top = self.top(tokens, state, masks, length)
+        nll = cross_entropy(self.logits(top.masked), targets)  # (B, T)
+        loss = tf.reduce_sum(tf.reduce_mean(nll if length is None else _before(length, nll), axis=0))
+        return loss, loss + self._penalty(top, length, regularization), top.state
+
+    def _penalty(self, top: Top, length: tf.Tensor | None, regularization: Regularization) -> tf.Tensor | float:
+        """SPEC.md 5.11: summed over the window, mean over the batch and the units."""
+        terms = []
+        if regularization.activation is not None:
+            masked = top.masked if length is None else _before(length, top.masked)
+            terms.append(regularization.activation * tf.reduce_sum(tf.reduce_mean(tf.square(masked), axis=(0, 2))))
+        if regularization.temporal is not None:
+            changes = top.outputs[:, 1:] - top.outputs[:, :-1]  # (B, T - 1, H)
+            changes = changes if length is None else _before(length - 1, changes)
+            terms.append(regularization.temporal * tf.reduce_sum(tf.reduce_mean(tf.square(changes), axis=(0, 2))))
+        return tf.add_n(terms) if terms else 0.0
+
     def compute_output_shape(self, tokens_shape: tuple[int | None, ...], state_shape: Any = None) -> tuple[Any, ...]:
         """Shapes of what `call` returns."""
         logits = (*tokens_shape, self.config.vocab_size)
@@ -272,3 +297,10 @@ class RHNLanguageModel(keras.Model):
         if self.softmax_weight is None:
             return self.precision.matmul(top, self.embedding, transpose_b=True) + self.softmax_bias
         return self.precision.matmul(top, self.softmax_weight) + self.softmax_bias
+
+
+def _before(length: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """`values` (B, T, ...) with zeros from time step `length` on."""
+    counts = tf.range(tf.shape(values)[1]) < length  # (T,)
+    counts = tf.reshape(counts, (1, -1) + (1,) * (values.shape.rank - 2))
+    return tf.where(counts, values, tf.zeros_like(values))

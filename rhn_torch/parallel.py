@@ -61,4 +61,4 @@ def _together(collective: Any, *tensors: Any) -> None:
     try:
         collective(*tensors)
     except RuntimeError as error:
-        raise ProcessLostError("another process of this training has ended, so this one ends too") from error
+        raise ProcessLostError from error

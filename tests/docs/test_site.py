@@ -31,7 +31,7 @@ PAGES = [*DOCS.rglob("*.md"), *(ROOT / name for name in ("README.md", *COPIED))]
 FRAMEWORK_FREE = [path for path in PAGES if not re.search("use_the_layer_|README|CHANGELOG", path.name)]
 
 # First words of commands that are not ours.
-OTHERS = ("pip", "git", "cd", "tox", "pytest", "ruff", "mypy", ".", "mkdocs", "pre-commit", "pip-audit")
+OTHERS = ("pip", "git", "cd", "export", "tox", "pytest", "ruff", "mypy", ".", "mkdocs", "pre-commit", "pip-audit")
 
 
 def names(paths: list[Path]) -> list[str]:

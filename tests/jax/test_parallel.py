@@ -1,15 +1,29 @@
-"""A mesh of devices trains one model; that several processes compute what one does, the suite says."""
+"""Several devices and processes train one model; that they compute what one does, the suite says."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 import jax
 import numpy as np
+import pytest
 from cases import make_case, relative_error
+from two_processes import Process, check_killed_as_two_resumed_by_one, free_address, start_each
 
 from rhn_jax import programs
 from rhn_jax.backend import JaxBackend
 from rhn_jax.parallel import JaxProcesses
 from rhn_jax.update import Rates
+
+
+def start_two(words: Sequence[str]) -> tuple[Callable[[], object], Process]:
+    together = {"JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": free_address(), "JAX_NUM_PROCESSES": "2"}
+    return start_each("jax", words, [{**together, "JAX_PROCESS_ID": str(rank)} for rank in range(2)])
+
+
+def test_begun_by_one_killed_as_two_resumed_by_one_ends_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check_killed_as_two_resumed_by_one("jax", start_two, tmp_path, monkeypatch) != 0
 
 
 def test_a_mesh_trains_as_a_device_does_and_sends_once_a_step() -> None:

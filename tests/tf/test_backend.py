@@ -56,7 +56,7 @@ def test_products_of_a_step_are_batched_over_time() -> None:
     case = make_case(recurrence_depth=3)
     model = build(case)
     window = model._window(case.tokens, case.targets, case.state, case.masks)
-    arguments = *window, tf.constant(0.0, tf.float64), model._regularization(0.0, 0.0)
+    arguments = window, tf.constant(0.0, tf.float64), model._regularization(0.0, 0.0)
     graph = model._compiled_gradients.get_concrete_function(*arguments).graph.as_graph_def()
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     depth, of_input, of_softmax = 3, 3, 3  # the latter two: forward, gradient of the operand, gradient of the weight
