@@ -42,6 +42,10 @@ class Processes:
         """Who has shares of a batch."""
         return f"{self.count} processes" if self.shares == self.count else f"{self.shares} devices"
 
+    def device(self, device: str | None) -> str | None:
+        """`device`, but where it leaves open which device of its kind, that of this process."""
+        return device
+
     def gather(self, array: NDArray[Any]) -> NDArray[Any]:
         """(count, *shape): the arrays of all processes, equal in shape and dtype, in the order of their ranks.
 

@@ -26,6 +26,9 @@ class TorchProcesses(Processes):
 
     local_rank: int = 0
 
+    def device(self, device: str | None) -> str | None:
+        return f"cuda:{self.local_rank}" if device in (None, "gpu", "cuda") and torch.cuda.is_available() else device
+
     def gather(self, array: NDArray[Any]) -> NDArray[Any]:
         own = torch.from_numpy(array.copy())
         parts = [torch.empty_like(own) for _ in range(self.count)]
@@ -38,10 +41,6 @@ class TorchProcesses(Processes):
         _together(dist.all_reduce, flat)
         parts = flat.split([tensor.numel() for tensor in tensors])
         return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
-
-    def device(self, device: str | None) -> str | None:
-        """`device`, but where it leaves open which GPU, that of this process."""
-        return f"cuda:{self.local_rank}" if device in (None, "gpu", "cuda") and torch.cuda.is_available() else device
 
 
 def join_processes(device: str | None) -> Processes:

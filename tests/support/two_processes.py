@@ -59,7 +59,7 @@ def check_killed_as_two_resumed_by_one(
     """
     monkeypatch.chdir(folder)
     Path("text.txt").write_text("pack my box with five dozen liquor jugs.\n" * 7)
-    _train_alone(backend, **OPTIONS, data_path="text.txt", run="parts", max_steps=5)
+    train_alone(backend, **OPTIONS, data_path="text.txt", run="parts", max_steps=5)
     last = Path("runs/parts/last.safetensors")
     before = last.stat().st_mtime_ns
 
@@ -73,8 +73,8 @@ def check_killed_as_two_resumed_by_one(
 
     end = rhn.load_checkpoint(last)[1]["progress"]["step"] + 7
     assert end > 12
-    _train_alone(backend, resume="runs/parts", max_steps=end)
-    _train_alone(backend, **OPTIONS, data_path="text.txt", run="whole", max_steps=end)
+    train_alone(backend, resume="runs/parts", max_steps=end)
+    train_alone(backend, **OPTIONS, data_path="text.txt", run="whole", max_steps=end)
     ours, theirs = (rhn.load_checkpoint(f"runs/{name}/last.safetensors")[0] for name in ("parts", "whole"))
     assert ours.keys() == theirs.keys()
     assert max(relative_error(ours[name], theirs[name]) for name in ours) < 1e-9
@@ -107,5 +107,6 @@ def free_address() -> str:
         return f"localhost:{listening.getsockname()[1]}"
 
 
-def _train_alone(backend: str, **words: Any) -> None:
+def train_alone(backend: str, **words: Any) -> None:
+    """The command `train`, in this process."""
     train_model(backend, {**DEFAULTS, **words}, words, lambda name, value, step: None)

@@ -13,8 +13,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from cases import make_case, relative_error
-from two_processes import Process, check_killed_as_two_resumed_by_one, start
+from two_processes import OPTIONS, Process, check_killed_as_two_resumed_by_one, start, train_alone
 
+import rhn
 from rhn_torch.backend import TorchBackend
 from rhn_torch.parallel import TorchProcesses
 
@@ -34,6 +35,31 @@ def start_with_torchrun(words: Sequence[str]) -> tuple[Callable[[], object], Pro
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="how processes are found is Linux's")
 def test_begun_by_one_killed_as_two_resumed_by_one_ends_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_killed_as_two_resumed_by_one("torch", start_with_torchrun, tmp_path, monkeypatch) == 1
+
+
+def test_two_processes_share_the_samples_of_evaluate_mc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("pack my box with five dozen liquor jugs.\n" * 7)
+    train_alone("torch", **OPTIONS, data_path="text.txt", run="run", max_steps=20, drop_state=0.3)
+    words = [
+        "evaluate_mc",
+        "with",
+        "checkpoint=runs/run/last.safetensors",
+        "progress=False",
+        "mc_samples=5",
+        "mc_rows=2",
+    ]
+    said = [
+        start([*launcher, "rhn_torch.train", *words, f"mc_file={name}.safetensors"], {}).communicate(timeout=120)[0]
+        for name, launcher in (
+            ("two", ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]),
+            ("one", []),
+        )
+    ]
+    assert said[0].replace("two.", "one.") == said[1]
+    two, one = (rhn.load_checkpoint(f"{name}.safetensors")[0] for name in ("two", "one"))
+    assert len(one["running_nats"]) == 5
+    assert max(relative_error(two[name], one[name]) for name in one) < 1e-12
 
 
 @pytest.fixture

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from threads import in_threads
 
 import rhn
+from rhn.processes import ALONE, Processes
 from rhn.spec import reference
 from rhn.spec.arguments import check_masks
 from rhn.spec.masks import DropRates, StreamMasks, VariationalMasks, sample_stream_masks
@@ -94,6 +96,25 @@ def test_neither_rows_nor_windows_matter(model: rhn.Model, rows: int, bptt_lengt
     np.testing.assert_allclose(a.log_sum, b.log_sum, rtol=1e-12)
     np.testing.assert_allclose(a.running_nats, b.running_nats, rtol=1e-12)
     np.testing.assert_allclose(a.pass_nats, b.pass_nats, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("count", "legacy"), [(2, False), (3, False), (3, True)])
+def test_several_processes_have_the_samples_of_one(model: rhn.Model, count: int, legacy: bool) -> None:
+    """Also where the number of samples is no multiple of theirs, and none is thrown away but in the authors' way."""
+    options, rates = Options(mc_samples=7, mc_rows=2, bptt_length=5, legacy_mc=legacy), DropRates(0.3, 0.3, 0.3, 0.3)
+
+    def sample(processes: Processes) -> MonteCarloAverage:
+        average = MonteCarloAverage.empty(len(STREAM) - 1, legacy)
+        add_samples(model, STREAM, average, options, rates, seed=2, processes=processes)
+        return average
+
+    alone = sample(ALONE)
+    assert alone.kept == 7
+    for average in in_threads(count, sample):
+        # A product of matrices may round differently with another number of rows.
+        np.testing.assert_allclose(average.log_sum, alone.log_sum, rtol=1e-12)
+        np.testing.assert_allclose(average.running_nats, alone.running_nats, rtol=1e-12)
+        np.testing.assert_allclose(average.pass_nats, alone.pass_nats, rtol=1e-12)
 
 
 def test_masks_are_a_function_of_the_sample_alone() -> None:

@@ -9,21 +9,24 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rhn.backend import Model
+from rhn.backend import Model, load_backend
 from rhn.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from rhn.files import remove_leftovers
+from rhn.processes import ALONE, Processes, join_processes
 from rhn.spec.masks import DropRates, StreamMasks, sample_stream_masks
-from rhn.training.console import say, shown_progress
+from rhn.training.console import be_silent, say, shown_progress
 from rhn.training.evaluate.result import beside, png_of, write_result
 from rhn.training.evaluate.stream import evaluate
-from rhn.training.options import OptionError, Options
+from rhn.training.options import OptionError, Options, options_from
 from rhn.training.run.checkpoint import open_checkpoint
 from rhn.training.run.folder import one_writer
 from rhn.training.score import UNITS, Score, in_units, score_of_pieces
@@ -168,6 +171,7 @@ def add_samples(
     rates: DropRates,
     seed: int,
     *,
+    processes: Processes = ALONE,
     after_batch: Callable[[], Any] = lambda: None,
     progress: Callable[[int], Any] = lambda tokens: None,
 ) -> None:
@@ -180,18 +184,27 @@ def add_samples(
         options: `mc_samples`, `mc_rows` and `bptt_length` are used.
         rates: drop rates of the masks.
         seed: seed of the masks.
+        processes: each of them calls this, with the same `average`, and computes its share of the samples.
         after_batch: called after every batch of samples.
         progress: called with the number of tokens scored since the last call, over all samples.
 
     Raises:
         OptionError: the filter of the authors' script drops every pass.
+        ProcessLostError: another process has ended.
     """
-    while average.kept < options.mc_samples:
+
+    def progress_of_all(tokens: int) -> None:
+        progress(tokens * processes.count)
+
+    while (missing := options.mc_samples - average.kept) > 0:
         first = len(average.pass_nats)
-        rows = min(options.mc_rows, options.mc_samples - average.kept)
-        numbers = range(first, first + rows)
+        rows = min(options.mc_rows, math.ceil(missing / processes.count))
+        # The processes take turns. So each gather below has consecutive samples, and the sum has its usual order.
+        numbers = range(first + processes.rank, first + rows * processes.count, processes.count)
         masks = sample_stream_masks(model.config, rates, seed, numbers, one_draw_for_all_words=average.legacy)
-        for log_likelihoods in stream_log_likelihoods(model, tokens, masks, options.bptt_length, progress):
+        own = stream_log_likelihoods(model, tokens, masks, options.bptt_length, progress_of_all)  # (rows, n - 1)
+        passes = (log_likelihoods for row in own for log_likelihoods in processes.gather(row))
+        for log_likelihoods in islice(passes, missing):  # the last turn may be incomplete
             average.add(log_likelihoods)
         after_batch()
         if average.kept == 0 and len(average.pass_nats) >= _HOPELESS:
@@ -217,13 +230,18 @@ def evaluate_mc(backend_name: str, values: Mapping[str, Any], given: Mapping[str
 
     Every sample has one set of masks for the whole stream, drawn with the drop rates of the run. The command prints the
     score and the static score, and writes all numbers and a curve (score against number of samples) beside `mc_file`.
-    The arguments are those of `open_checkpoint`.
+    Several processes share the samples, and the first one prints and writes. The arguments are those of
+    `open_checkpoint`.
 
     Raises:
-        ValueError, OSError, ImportError: with one sentence for the user.
+        ValueError, OSError, ImportError, ProcessLostError: with one sentence for the user.
     """
     _check_file(values["mc_file"])
-    opened = open_checkpoint(backend_name, values, given)
+    device = options_from(values).device
+    processes = join_processes(load_backend(backend_name), device)
+    if not processes.is_first:
+        be_silent()
+    opened = open_checkpoint(backend_name, values, given, processes)
     o, rates = opened.options, opened.plan.rates
     if not any(rates):
         raise OptionError("drop rates of 0 are not accepted: a run without dropout has no masks to sample")
@@ -234,8 +252,10 @@ def evaluate_mc(backend_name: str, values: Mapping[str, Any], given: Mapping[str
     file = Path(o.mc_file or beside(str(o.checkpoint), f"{label}.safetensors"))
     identity = identity_of(opened.model, tokens, rates, o.seed, o.legacy_mc)
     in_use = f"mc_file={str(file)!r} is not accepted: another process is drawing samples for it"
-    with one_writer(file.with_name(f".{file.name}.lock"), in_use):
-        remove_leftovers(file.parent, file.name)
+    with ExitStack() as stack:
+        if processes.is_first:
+            stack.enter_context(one_writer(file.with_name(f".{file.name}.lock"), in_use))
+            remove_leftovers(file.parent, file.name)
         if file.exists():
             average = MonteCarloAverage.load(file, identity)
             say(f"continued from the {average.kept} samples in {file}")
@@ -246,13 +266,22 @@ def evaluate_mc(backend_name: str, values: Mapping[str, Any], given: Mapping[str
         with shown_progress("samples", passes_to_go * (len(tokens) - 1), show=o.progress) as bar:
 
             def after_batch() -> None:
-                average.save(file, identity)
+                if processes.is_first:
+                    average.save(file, identity)
                 if average.kept:
                     value = in_units(average.running_nats[-1], level)
                     bar.note(f"{UNITS[level]} {value:.4g} of {average.kept} samples")
 
-            add_samples(opened.model, tokens, average, o, rates, o.seed, after_batch=after_batch, progress=bar.update)
-    score, static = average.score(level), evaluate(opened.model, tokens, level)
+            add_samples(
+                *(opened.model, tokens, average, o, rates, o.seed),
+                processes=processes,
+                after_batch=after_batch,
+                progress=bar.update,
+            )
+    score = average.score(level)
+    if not processes.is_first:
+        return score.value
+    static = evaluate(opened.model, tokens, level)
     shown = {
         f"{o.part} (batch 1, no dropout)": str(static),
         f"{o.part} (batch 1, {_description(average)})": str(score),

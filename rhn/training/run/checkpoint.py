@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +98,16 @@ class OpenedCheckpoint:
         return corpus
 
 
-def open_checkpoint(backend_name: str, values: Mapping[str, Any], given: Mapping[str, Any]) -> OpenedCheckpoint:
+def open_checkpoint(
+    backend_name: str, values: Mapping[str, Any], given: Mapping[str, Any], processes: Processes = ALONE
+) -> OpenedCheckpoint:
     """Build the model of the option `checkpoint`.
 
     Args:
         backend_name: name of the backend that builds it.
         values: values of all options of this command line.
         given: the options that the user gave; other options about data and model come from the checkpoint.
+        processes: each of them builds a model of its own, on a device of its own.
 
     Raises:
         OptionError: no checkpoint is named.
@@ -118,10 +121,9 @@ def open_checkpoint(backend_name: str, values: Mapping[str, Any], given: Mapping
     described = _described(path, file)
     plan = Plan.from_options({**values, **described, **given})
     backend = load_backend(backend_name)
-    device = plan.options.device or "cpu"
-    model = build_model(
-        backend, file.config, file.checkpoint.parameters, plan.options, plan.precision(training=False, device=device)
-    )
+    options = replace(plan.options, device=processes.device(plan.options.device))
+    precision = plan.precision(training=False, device=options.device or "cpu")
+    model = build_model(backend, file.config, file.checkpoint.parameters, options, precision)
     say(f"{path}: written by {one_line(str(file.metadata.get('backend')))}, opened by {backend_name}")
     return OpenedCheckpoint(backend, model, file.vocabulary, plan, "dataset" in {**described, **given})
 
