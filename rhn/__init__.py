@@ -1,4 +1,4 @@
-"""Recurrent Highway Networks (Zilly et al., arXiv 1607.03474): the framework-free part of the collection.
+"""Recurrent Highway Networks (Zilly et al., arXiv 1607.03474): the part that needs no framework.
 
 >>> import rhn
 >>> config = rhn.RHNConfig(vocab_size=10000, hidden_size=830, recurrence_depth=10)

@@ -1,4 +1,4 @@
-"""What a backend is, and how one is found by name."""
+"""The protocols that a backend and its models implement, and how a backend is found by name."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 ENTRY_POINT_GROUP = "rhn.backends"
 PRECISIONS = ("float32", "tf32", "bf16")
 
-# A state is a list of (B, H), one per layer; on the way into a method NumPy arrays and the model's own are accepted.
+# A state is a list of arrays (B, H), one per layer. Methods accept NumPy arrays and the model's own arrays.
 State = Sequence[Any]
 
 
 @runtime_checkable
 class Model(Protocol):
-    """A language model with parameters, as `Backend.build` makes it.
+    """A language model with parameters, made by `Backend.build`.
 
-    Tokens and targets are (B, T) NumPy integers, masks `rhn.VariationalMasks` of NumPy arrays. Bad input raises a
-    ValueError of one sentence.
+    Tokens and targets are NumPy integers (B, T); masks are `rhn.VariationalMasks` of NumPy arrays. Bad input raises a
+    ValueError with a one-sentence message.
     """
 
     config: RHNConfig
@@ -37,7 +37,7 @@ class Model(Protocol):
     def forward(
         self, tokens: ArrayLike, state: State | None = None, masks: VariationalMasks | None = None
     ) -> tuple[NDArray, list[NDArray]]:
-        """Logits (B, T, V) and the state after the window, both NumPy. `state=None` is zero."""
+        """Logits (B, T, V) and the state after the window, as NumPy arrays. `state=None` is a zero state."""
         ...
 
     def gradients(
@@ -52,17 +52,18 @@ class Model(Protocol):
         temporal_activation_regularization: float = 0.0,
         length: int | None = None,
     ) -> tuple[float, dict[str, NDArray], list[NDArray]]:
-        """Loss (summed over time, mean over batch, without weight decay), gradients with it, state; all NumPy.
+        """Loss, gradients and the state after the window, as NumPy arrays.
 
-        A model need not take the arguments by name; they are given only where they are used.
+        The loss is summed over time, averaged over the batch and without weight decay; the gradients include weight
+        decay. A model need not have the keyword arguments: they are passed only if they are used.
 
         Args:
             tokens, targets: (B, T).
-            state: before the window.
-            masks: of the window.
+            state: the state before the window.
+            masks: the masks of the window.
             weight_decay: see SPEC.md 5.2.
-            activation_regularization, temporal_activation_regularization: likewise in the gradients only; SPEC.md 5.11.
-            length: only so many time steps are there, and the others are padding; SPEC.md 3.5.
+            activation_regularization, temporal_activation_regularization: also in the gradients only; SPEC.md 5.11.
+            length: number of time steps before the padding; SPEC.md 3.5.
         """
         ...
 
@@ -80,19 +81,19 @@ class Model(Protocol):
         temporal_activation_regularization: float = 0.0,
         length: int | None = None,
     ) -> tuple[Any, list[Any]]:
-        """One step of the optimiser in place; arguments by name and loss as in `gradients`; all stays on the device."""
+        """One training step, in place. Keyword arguments and loss are those of `gradients`; all stays on the device."""
         ...
 
     def evaluate_step(
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
     ) -> tuple[Any, list[Any]]:
-        """Negative log-likelihood in nats summed over the window and the batch, and the state, on the device."""
+        """Negative log-likelihood in nats, summed over the window and the batch, and the state; both on the device."""
         ...
 
     def log_likelihoods(
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
     ) -> tuple[Any, list[Any]]:
-        """Log-likelihood (B, T) of every target in nats, and the state, on the device."""
+        """Log-likelihood (B, T) of every target in nats, and the state; both on the device."""
         ...
 
     def parameters(self) -> dict[str, NDArray]:
@@ -104,11 +105,11 @@ class Model(Protocol):
         ...
 
     def optimizer_state(self) -> OptimizerState:
-        """What the optimiser remembers, as NumPy copies; see `rhn.spec.optimizers`."""
+        """The state of the optimiser, as NumPy copies; see `rhn.spec.optimizers`."""
         ...
 
     def load_optimizer_state(self, state: OptimizerState) -> None:
-        """Replace what the optimiser remembers; with "averaged_steps" in it, averaging is on from here on."""
+        """Replace the state of the optimiser. If it holds "averaged_steps", averaging is on from here on."""
         ...
 
     def zero_state(self, batch_size: int) -> list[Any]:
@@ -122,7 +123,7 @@ class Model(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """Makes models in one framework. An entry point of the group `rhn.backends` names such a class."""
+    """Builds models in one framework. An entry point of the group `rhn.backends` names such a class."""
 
     name: str
 
@@ -141,16 +142,16 @@ class Backend(Protocol):
 
         Args:
             config: the architecture.
-            parameters: as `rhn.initial_parameters` or a checkpoint gives them.
-            dtype: "float32" or "float64", of parameters, states and results.
+            parameters: from `rhn.initial_parameters` or from a checkpoint.
+            dtype: "float32" or "float64": the dtype of parameters, states and results.
             device: "cpu", "gpu", or None for the framework's own choice.
-            optimizer: what `train_step` does with the gradients.
-            precision: one of `PRECISIONS`, to which the factors of matrix products may be rounded; everything else is
-                of `dtype`. A permission: a device that is no faster for it computes in float32.
-            recompute: permission to keep less of the forward for the backward, and compute it again there.
-            processes: that train the model together: each gives `gradients` and `train_step` its rows of the window,
-                the state and the masks, and all of them get the loss and the gradients of the whole batch. Only a
-                `ParallelBackend` is asked for more than one.
+            optimizer: the update rule of `train_step`.
+            precision: one of `PRECISIONS`, to which the factors of matrix products may be rounded; everything else has
+                the dtype `dtype`. It is a permission: a device that would not be faster computes in float32.
+            recompute: permission to save memory by computing parts of the forward pass again in the backward pass.
+            processes: the processes that train the model together. Each process passes its rows of the window, the
+                state and the masks to `gradients` and `train_step`, and gets the loss and the gradients of the whole
+                batch. Only a `ParallelBackend` is asked for more than one process.
 
         Raises:
             ValueError: parameters do not fit, or dtype, device or precision is not available.
@@ -158,13 +159,13 @@ class Backend(Protocol):
         ...
 
     def describe(self) -> dict[str, str]:
-        """For records: versions of the framework's packages, and as "device" that which `build` would choose, "cpu" or
-        the name of another."""
+        """Versions of the framework's packages, for records; and as "device" the device that `build` would choose:
+        "cpu" or the name of another one."""
         ...
 
 
 class Layer(Protocol):
-    """RHN layers without embedding and softmax, as `LayerBackend.build_layer` makes them; SPEC.md section 7."""
+    """RHN layers without embedding and softmax, made by `LayerBackend.build_layer`; SPEC.md section 7."""
 
     config: LayerConfig
 
@@ -175,9 +176,9 @@ class Layer(Protocol):
         lengths: ArrayLike | None = None,
         masks: VariationalMasks | None = None,
     ) -> tuple[NDArray, list[NDArray]]:
-        """Outputs (B, T, D*H), zero after the end of a sequence, and the last state of every cell, (B, H); NumPy.
+        """Outputs (B, T, D*H), zero after the end of a sequence, and the last state (B, H) of every cell; NumPy arrays.
 
-        `x` is (B, T, E), `lengths` (B,) or None; states and masks are one per layer and direction.
+        `x` is (B, T, E), `lengths` is (B,) or None. There is one state and one mask per layer and direction.
         """
         ...
 
@@ -190,8 +191,8 @@ class Layer(Protocol):
         lengths: ArrayLike | None = None,
         masks: VariationalMasks | None = None,
     ) -> tuple[dict[str, NDArray], NDArray, list[NDArray]]:
-        """Derivatives of `sum(outputs * d_outputs) + sum(last states * d_state)`: of the parameters by name, of x, of
-        the states before the first time step; NumPy."""
+        """Derivatives of `sum(outputs * d_outputs) + sum(last states * d_state)` with respect to the parameters (by
+        name), to x, and to the states before the first time step, as NumPy arrays."""
         ...
 
     def parameters(self) -> dict[str, NDArray]:
@@ -201,7 +202,7 @@ class Layer(Protocol):
 
 @runtime_checkable
 class LayerBackend(Protocol):
-    """What a backend may also do: make layers on their own, through the constructors that its users call."""
+    """An optional ability of a backend: build layers without the language model, by the constructors for users."""
 
     def build_layer(
         self, config: LayerConfig, parameters: Mapping[str, NDArray], dtype: str = "float32", device: str | None = None
@@ -215,7 +216,7 @@ class LayerBackend(Protocol):
 
 
 def check_precision(precision: str, dtype: str) -> None:
-    """That products in `precision` can be asked of a model in `dtype`.
+    """Check that a model in `dtype` may compute products in `precision`.
 
     Raises:
         ValueError: there is no such precision, or it is lower than float32 in a float64 model.
@@ -229,15 +230,15 @@ _EXTRAS = {"torch": "torch", "tf": "tf", "jax": "jax"}
 
 
 def installed_backends() -> dict[str, EntryPoint]:
-    """Entry points of every declared backend, by name; that its framework is installed is not implied."""
+    """Entry points of all declared backends, by name. The framework of a backend may still be missing."""
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def load_backend(name: str) -> Backend:
-    """The backend called `name`: "reference", "torch", "tf", "jax" or any that an installed package declares.
+    """The backend called `name`: "reference", "torch", "tf", "jax" or another one that an installed package declares.
 
     Raises:
-        ValueError: nobody declares such a backend.
+        ValueError: no installed package declares such a backend.
         ImportError: its framework is not installed; the message says what to install.
     """
     known = installed_backends()

@@ -31,18 +31,19 @@ _COUNTERS = (f"{_OPTIMIZER}step", f"{_OPTIMIZER}averaged_steps")
 
 
 class CheckpointError(ValueError):
-    """A file is no checkpoint of ours, is damaged, or does not fit."""
+    """A file is not a checkpoint of this project, is damaged, or does not fit."""
 
 
 def save_checkpoint(
     path: str | os.PathLike[str], parameters: Mapping[str, NDArray], metadata: Mapping[str, Any]
 ) -> None:
-    """Write a checkpoint so that at any moment either the old file or the new one is there, whole.
+    """Write a checkpoint. At any moment, either the old file or the new file is there, complete.
 
     Args:
-        path: of the file; its folder must exist.
-        parameters: arrays by name, any dtype that NumPy and safetensors share.
-        metadata: anything JSON can hold: configuration, training state. Versions are added under "versions".
+        path: the file; its folder must exist.
+        parameters: arrays by name, of any dtype that NumPy and safetensors share.
+        metadata: configuration and training state, or anything else that JSON can hold. Versions are added under
+            "versions".
 
     Raises:
         CheckpointError: metadata is not JSON, or an array has a dtype that cannot be stored.
@@ -69,7 +70,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], dict[str, Any]]:
-    """Arrays by name, and the metadata that was saved with them (plus "versions").
+    """Read the arrays by name, and the metadata that was saved with them (plus "versions").
 
     Raises:
         CheckpointError: the file cannot be read, is damaged, or is not a checkpoint of a known format version.
@@ -86,10 +87,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], d
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"checkpoint {path} is truncated or not a safetensors file ({error})") from error
-    # Files of version 0.1 have no checksum; a name that is unknown may be its name, damaged.
+    # Files of version 0.1 have no checksum. An unknown entry may be a checksum whose name is damaged.
     is_as_saved = header.get("checksum", "") in ("", _checksum(header["metadata"], parameters))
     if not is_as_saved or not set(header) <= {"format", "format_version", "metadata", "checksum"}:
-        raise CheckpointError(f"checkpoint {path} is damaged: its content has another checksum than when it was saved")
+        raise CheckpointError(f"checkpoint {path} is damaged: its content does not match its checksum")
     return parameters, metadata
 
 
@@ -100,7 +101,7 @@ def _existing_file(path: str | os.PathLike[str]) -> Path:
         if path.is_file():
             path.open("rb").close()
             return path
-        fault = "does not exist as a file: it is something else" if path.exists() else "does not exist"
+        fault = "is not a file" if path.exists() else "does not exist"
     except OSError as error:
         fault = f"cannot be read ({error.strerror})"
     except (TypeError, ValueError) as error:  # of another type, or with a null in it
@@ -109,7 +110,7 @@ def _existing_file(path: str | os.PathLike[str]) -> Path:
 
 
 def _checksum(document: str, arrays: Mapping[str, NDArray]) -> str:
-    """Over the metadata and all arrays: SHA-256, hexadecimal."""
+    """SHA-256 of the metadata and all arrays, in hexadecimal (SPEC.md 8.3)."""
     digest = hashlib.sha256(document.encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
@@ -119,14 +120,14 @@ def _checksum(document: str, arrays: Mapping[str, NDArray]) -> str:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The arrays of a language model's checkpoint: parameters, and what a run needs to continue from there."""
+    """The arrays of a language model's checkpoint: the parameters, and what a run needs to continue."""
 
     parameters: Mapping[str, NDArray]
     state: Sequence[NDArray] = ()  # carried, per layer (B, H)
     optimizer_state: Mapping[str, NDArray] = field(default_factory=dict)
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> None:
-        """Write a file that `load_language_model` reads, if `metadata` hold the configuration as "config"."""
+        """Write a file for `load_language_model`; `metadata` must hold the configuration as "config"."""
         tensors = dict(self.parameters)
         tensors.update({f"{_STATE}{i}": s for i, s in enumerate(self.state)})
         tensors.update({f"{_OPTIMIZER}{name}": value for name, value in self.optimizer_state.items()})
@@ -134,12 +135,12 @@ class Checkpoint:
 
 
 def load_language_model(path: str | os.PathLike[str]) -> tuple[Checkpoint, RHNConfig, dict[str, Any]]:
-    """The arrays, the configuration and the metadata of a language model that any backend has saved.
+    """Read the arrays, the configuration and the metadata of a language model, saved by any backend.
 
-    The parameters fit the configuration, are real and are finite.
+    The parameters are checked: they fit the configuration, are real and finite.
 
     Raises:
-        CheckpointError: the file is no checkpoint, or not of a language model.
+        CheckpointError: the file is not a checkpoint of a language model.
     """
     tensors, metadata = load_checkpoint(path)
     checkpoint = _split(tensors)
@@ -148,17 +149,17 @@ def load_language_model(path: str | os.PathLike[str]) -> tuple[Checkpoint, RHNCo
         check_parameters(config, checkpoint.parameters)
         _check_training_state(config, checkpoint)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} holds no language model of this collection ({error})") from error
+        raise CheckpointError(f"{path} holds no language model of this project ({error})") from error
     for name, value in tensors.items():
         if not np.issubdtype(value.dtype, np.floating) and name not in _COUNTERS:
-            raise CheckpointError(f"{path} is damaged: {name} is of {value.dtype}, expected real numbers")
+            raise CheckpointError(f"{path} is damaged: {name} has dtype {value.dtype}, expected real numbers")
         if not np.isfinite(value).all():
             raise CheckpointError(f"{path} cannot be used: {name} holds numbers that are not finite")
     return checkpoint, config, metadata
 
 
 def _split(tensors: Mapping[str, NDArray]) -> Checkpoint:
-    """The tensors of a file by what they are."""
+    """Sort the tensors of a file into parameters, state and optimiser state."""
     state, optimizer_state, parameters = {}, {}, {}
     for name, value in tensors.items():
         if name.startswith(_STATE):
@@ -172,7 +173,7 @@ def _split(tensors: Mapping[str, NDArray]) -> Checkpoint:
 
 
 def _check_training_state(config: RHNConfig, checkpoint: Checkpoint) -> None:
-    """Raise ValueError unless the carried state and what the optimiser remembers are those of such a model."""
+    """Raise ValueError unless the carried state and the optimiser state fit such a model."""
     if checkpoint.state:
         check_state(config, checkpoint.state, len(np.atleast_1d(checkpoint.state[0])))
     remembered: dict[str, dict[str, NDArray]] = {}
@@ -180,13 +181,13 @@ def _check_training_state(config: RHNConfig, checkpoint: Checkpoint) -> None:
         kind, _, parameter = name.partition(".")
         if f"{_OPTIMIZER}{name}" in _COUNTERS:
             if value.shape != () or value.dtype.kind not in "iuf" or not 0 <= value < 2**53 or value % 1:
-                raise ValueError(f"{name} is no number of steps")
+                raise ValueError(f"{name} is not a number of steps")
         elif kind in ("mean", "square", "average", "momentum") and parameter:
             remembered.setdefault(kind, {})[parameter] = value
         else:
-            raise ValueError(f"an optimiser remembers no {name}")
+            raise ValueError(f"no optimiser has a {name}")
     if len({"step" in checkpoint.optimizer_state, "mean" in remembered, "square" in remembered}) > 1:
-        raise ValueError("Adam remembers steps, mean and square, or nothing")
+        raise ValueError("the state of Adam needs step, mean and square")
     for tensors in remembered.values():
         check_parameters(config, tensors)
 
@@ -199,24 +200,24 @@ def _read_config(values: Mapping[str, Any], num_tensors: int) -> RHNConfig:
 
 
 def _read_metadata(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
-    """The JSON document in the header of the file at `path`, if that is a checkpoint of ours."""
+    """The JSON document in the header of the file at `path`, if the file is a checkpoint of this project."""
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of {FORMAT}")
     if header.get("format_version") != str(FORMAT_VERSION):
         raise CheckpointError(
-            f"checkpoint {path} has format version {header.get('format_version')}, accepted is {FORMAT_VERSION}"
+            f"checkpoint {path} has format version {header.get('format_version')}, expected {FORMAT_VERSION}"
         )
     try:
         metadata = json.loads(header["metadata"])
     except (KeyError, ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError
         raise CheckpointError(f"checkpoint {path} has a damaged header") from error
     if not isinstance(metadata, dict):
-        raise CheckpointError(f"checkpoint {path} has a damaged header: its metadata are no names and values")
+        raise CheckpointError(f"checkpoint {path} has a damaged header: its metadata are not names and values")
     return metadata
 
 
 def package_version() -> str:
-    """Version of this package; "unknown" where it is not installed."""
+    """Version of this package; "unknown" if it is not installed."""
     return _versions().get("recurrent-highway-networks", "unknown")
 
 

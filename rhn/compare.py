@@ -1,8 +1,8 @@
-"""How far two tensors are apart.
+"""Measures how far two tensors are apart.
 
-An error is always measured against the largest entry of the expected tensor: entries that nearly cancel have no
-accuracy of their own in any implementation. `ulps` is the largest difference in units in the last place *at that
-largest entry*, so it counts roundings and compares across dtypes; it is not an entry-by-entry distance.
+An error is always measured against the largest entry of the expected tensor, because entries that nearly cancel are
+not accurate in any implementation. `ulps` is the largest difference in units in the last place *at that largest entry*.
+So it counts roundings and can be compared across dtypes; it is not an entry-by-entry distance.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ Tensors = Mapping[str, ArrayLike]
 
 @dataclass(frozen=True)
 class TensorError:
-    """Difference of one tensor from what was expected.
+    """Difference between a tensor and the expected tensor.
 
     Attributes:
-        tensor: its name.
-        max_abs: largest absolute difference; infinite if an entry is not finite where the expected one is.
-        max_rel: `max_abs` divided by the largest absolute entry expected (by 1 if all are 0).
+        tensor: name of the tensor.
+        max_abs: largest absolute difference; infinite if an entry is not finite where the expected entry is finite.
+        max_rel: `max_abs` divided by the largest absolute entry of the expected tensor (by 1 if all are 0).
         ulps: `max_abs` in units in the last place of the dtype at that largest entry.
-        index: of the worst entry.
-        actual: the worst entry.
-        expected: what it should be.
-        tolerance: of `max_rel`.
+        index: index of the worst entry.
+        actual: value of the worst entry.
+        expected: expected value of the worst entry.
+        tolerance: largest accepted value of `max_rel`.
     """
 
     tensor: str
@@ -51,7 +51,7 @@ class TensorError:
     def __str__(self) -> str:
         return (
             f"{self.tensor}{list(self.index) or ''} is {self.actual:.9g}, expected {self.expected:.9g}: off by"
-            f" {self.max_rel:.2e} of the largest entry ({self.ulps:.3g} ULP), accepted is {self.tolerance:.2e}"
+            f" {self.max_rel:.2e} of the largest entry ({self.ulps:.3g} ULP), tolerance {self.tolerance:.2e}"
         )
 
 
@@ -63,7 +63,7 @@ def tensor_error(tensor: str, actual: ArrayLike, expected: ArrayLike, dtype: str
     """
     a, e = np.asarray(actual, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     if a.shape != e.shape:
-        raise ValueError(f"{tensor} has shape {a.shape}, expected is {e.shape}")
+        raise ValueError(f"{tensor} has shape {a.shape}, expected {e.shape}")
     difference = _difference(a, e)
     index = np.unravel_index(np.argmax(difference), a.shape)
     max_abs = float(difference[index])
@@ -84,9 +84,9 @@ def compare(actual: Tensors, expected: Tensors, dtype: str, tolerance: float) ->
     """Errors of all tensors of one check, in the order of `expected`.
 
     Args:
-        actual: what a backend answered.
-        expected: what it should have.
-        dtype: of the backend's arithmetic.
+        actual: the answers of a backend.
+        expected: the expected answers.
+        dtype: dtype of the backend's arithmetic.
         tolerance: relative to the largest entry of each tensor.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Write a file whole or not at all; remove what killed writes have left."""
+"""Writes a file whole or not at all; removes temporary files of killed writes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_atomically(path: Path, payload: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    if hasattr(os, "O_DIRECTORY"):  # not so on Windows, where a folder cannot be opened
+    if hasattr(os, "O_DIRECTORY"):  # not on Windows, where a folder cannot be opened
         folder = os.open(path.parent, os.O_DIRECTORY)
         try:
             os.fsync(folder)  # the rename itself must survive a power cut
@@ -37,8 +37,8 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """Remove the temporary files that killed calls of `write_atomically` have left in `folder`.
 
     Args:
-        folder: that nobody else writes into.
-        name: of the file that was to be written; None: of any.
+        folder: a folder that no other process writes into.
+        name: name of the file that was to be written; None: any file.
     """
     for file in folder.glob(".*.tmp" if name is None else f".{glob.escape(name)}.*.tmp"):
         file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""On what something was computed: for the record of every run and measurement."""
+"""Describes the machine, for the record of every run and measurement."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def processor() -> str:
-    """Name of the CPU: the kernel's on Linux, Python's guess elsewhere."""
+    """Name of the CPU: from the kernel on Linux, Python's guess elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

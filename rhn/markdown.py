@@ -1,4 +1,4 @@
-"""Markdown that shows any text as it is: a name with a pipe, a line break or HTML in it breaks no table and no page."""
+"""Markdown that shows any text literally: a name with a pipe, a line break or HTML in it breaks no table or page."""
 
 from __future__ import annotations
 

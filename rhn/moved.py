@@ -1,4 +1,4 @@
-"""Modules that have moved: whoever imports one by its old name gets it, with a DeprecationWarning."""
+"""Modules that have moved: they can still be imported by their old names, with a DeprecationWarning."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ class _MovedModule(MetaPathFinder, Loader):
         return ModuleSpec(name, self) if name in MOVED else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Put the module of the new name in the place of the empty one that Python has made."""
+        """Replace the empty module that Python has made by the module of the new name."""
         new_name = MOVED[module.__name__]
         warnings.warn(f"{module.__name__} has moved to {new_name}", DeprecationWarning, stacklevel=2)
         sys.modules[module.__name__] = importlib.import_module(new_name)
 
 
 def keep_old_names() -> None:
-    """Let Python find the modules of `MOVED`, after everything that is really there."""
+    """Let Python find the modules of `MOVED`, if it finds no real module of that name."""
     if not any(isinstance(finder, _MovedModule) for finder in sys.meta_path):
         sys.meta_path.append(_MovedModule())

@@ -1,4 +1,4 @@
-"""What all ports need and no framework is needed for."""
+"""Code that all ports share and that needs no framework: checks, slices, optimiser state, choice of a device."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Tensors = Mapping[str, NDArray[Any]]  # by the names of `rhn.spec.parameters`
 
 
 class Window(NamedTuple):
-    """What a model sees of the data at one step, as the port's own tensors.
+    """What a model reads in one step, as the port's own tensors.
 
     Attributes:
         tokens: (B, T) integers.
-        targets: (B, T) integers; None where nothing is scored.
-        state: per layer (B, H) before the window; None is zero.
-        masks: of the window; None drops nothing.
-        length: (), so many time steps are there, the others are padding; None: all.
+        targets: (B, T) integers; None if nothing is scored.
+        state: per layer (B, H), the state before the window; None is zero.
+        masks: the masks of the window; None drops nothing.
+        length: (), number of time steps before the padding; None: all T.
     """
 
     tokens: Any
@@ -36,11 +36,11 @@ class Window(NamedTuple):
 
 
 class Regularization(NamedTuple):
-    """Of activations, SPEC.md 5.11: numbers or scalars of the port; None where it is off.
+    """Regularisation of activations (SPEC.md 5.11), as numbers or scalars of the port; None where it is off.
 
     Attributes:
         activation: coefficient of the squared outputs.
-        temporal: coefficient of their squared changes.
+        temporal: coefficient of the squared changes of the outputs.
     """
 
     activation: Any = None
@@ -58,18 +58,18 @@ def check_window(
     masks: VariationalMasks | None = None,
     length: int | None = None,
 ) -> tuple[NDArray[np.integer], NDArray[np.integer] | None]:
-    """Tokens and targets as integer arrays (B, T), when all that goes into a model fits the configuration.
+    """Check that a window fits the configuration, and return tokens and targets as integer arrays (B, T).
 
     Args:
         config: the architecture.
         tokens: (B, T) integers below V.
-        targets: likewise, or None.
+        targets: (B, T) integers below V, or None.
         state: per layer (B, H), arrays of any framework; None is zero.
-        masks: as `rhn.VariationalMasks` states; None drops nothing.
-        length: of the window without its padding, 1 to T, or None.
+        masks: with the shapes of `rhn.VariationalMasks`; None drops nothing.
+        length: number of time steps before the padding, 1 to T, or None.
 
     Raises:
-        ValueError: something does not fit.
+        ValueError: an argument does not fit.
     """
     tokens = check_tokens("tokens", tokens, config.vocab_size)
     if targets is not None:
@@ -84,33 +84,33 @@ def check_window(
 
 
 def choose_device(device: str | None, available: Sequence[str]) -> str:
-    """`device`, if it is available; None is the last of `available`, the framework's preference.
+    """`device`, if it is available; for None the last of `available`, which is the framework's preference.
 
     Raises:
-        ValueError: there is no such device.
+        ValueError: the device is not available.
     """
     if device is None:
         return available[-1]
     if device not in available:
-        raise refusal("device", device, f"one of those that are here: {', '.join(available)}")
+        raise refusal("device", device, f"an available device: {', '.join(available)}")
     return device
 
 
 def steps_per_slice(length: int, batch_size: int, least_rows: int) -> int:
-    """Time steps of the slices of a window (T, B) that a backward treats one after the other.
+    """Time steps per slice, for a backward pass that goes through a window (T, B) slice by slice.
 
-    They are the fewest that make up `least_rows` rows (time x batch) or more, and of which the window has a whole
-    number, so that a loop over slices is one program; all, if there are none.
+    It is the smallest number of time steps that divides the window evenly, so that a loop over slices is one program,
+    and that gives at least `least_rows` rows (time x batch). If there is no such number, the slice is the whole window.
     """
     whole = (steps for steps in range(1, length) if length % steps == 0 and steps * batch_size >= least_rows)
     return next(whole, length)
 
 
-MOST_LOGITS = 2**26  # that are made at once when a window is scored: 256 MiB in float32
+MOST_LOGITS = 2**26  # computed at once when a window is scored: 256 MiB in float32
 
 
 def rows_per_chunk(rows: int, vocab_size: int) -> int:
-    """Rows (time x batch) whose logits are made at once when a window is scored: all, up to `MOST_LOGITS` logits."""
+    """Rows (time x batch) whose logits are computed at once when a window is scored: at most `MOST_LOGITS` logits."""
     return min(rows, max(1, MOST_LOGITS // vocab_size))
 
 
@@ -120,11 +120,11 @@ MOST_STEPS_IN_FLIGHT = 3
 class StepsInFlight:
     """Keeps the host from running ahead of the device by more than `MOST_STEPS_IN_FLIGHT` training steps.
 
-    That many keep the device busy. More would only hold memory for their windows, and a run that is told to stop would
-    have to wait for them.
+    This number keeps the device busy. More steps would only take memory for their windows, and a run that is told to
+    stop would have to wait for them.
 
     Args:
-        wait: for what a step has left to wait for.
+        wait: waits for the object that a step has returned.
     """
 
     def __init__(self, wait: Callable[[Any], object]) -> None:
@@ -132,22 +132,22 @@ class StepsInFlight:
         self._steps: deque[Any] = deque()
 
     def add(self, step: Any) -> None:
-        """Another step has been handed to the device; waits for the oldest one, if there are too many."""
+        """Note that a step was given to the device; wait for the oldest step if there are too many."""
         self._steps.append(step)
         if len(self._steps) > MOST_STEPS_IN_FLIGHT:
             self._wait(self._steps.popleft())
 
 
 class OptimizerMemory(NamedTuple):
-    """`rhn.spec.optimizers.OptimizerState` by what it is; what is not remembered is None.
+    """`rhn.spec.optimizers.OptimizerState`, sorted by kind; an absent kind is None.
 
     Attributes:
-        step: steps that Adam has taken.
+        step: number of steps that Adam has taken.
         mean: Adam's decayed mean of the gradients.
-        square: Adam's decayed mean of their squares.
-        averaged_steps: steps that the average holds; not None once averaging is on.
+        square: Adam's decayed mean of the squared gradients.
+        averaged_steps: number of steps in the average; not None once averaging is on.
         average: mean of the parameters after each of these steps.
-        momentum: decayed sum of the gradients of SGD with momentum; the same as None if all of it is zero.
+        momentum: decayed sum of the gradients, for SGD with momentum; all zeros mean the same as None.
     """
 
     step: int | None = None
@@ -159,7 +159,7 @@ class OptimizerMemory(NamedTuple):
 
 
 def unpack_optimizer_state(state: OptimizerState) -> OptimizerMemory:
-    """The tensors of `state` by what they are."""
+    """The tensors of `state`, sorted by kind."""
 
     def named(kind: str) -> Tensors | None:
         prefix = f"{kind}."
@@ -184,7 +184,7 @@ def pack_optimizer_state(memory: OptimizerMemory) -> OptimizerState:
     for name in OptimizerMemory._fields:
         value = getattr(memory, name)
         if name == "momentum" and value is not None and not any(np.any(tensor) for tensor in value.values()):
-            continue  # as before the first step
+            continue  # the same as before the first step
         if isinstance(value, Mapping):
             state |= {f"{name}.{parameter}": np.array(tensor) for parameter, tensor in value.items()}
         elif value is not None:

@@ -1,8 +1,8 @@
-"""The gate before training: a dozen small windows through the very model that a run is about to use.
+"""The preflight check before training: runs a dozen small windows with the backend, dtype and device of the run.
 
 The windows and the right answers are frozen (preflight.safetensors), so that neither the reference nor the conformance
-suite is needed at run time. All windows go through one model and have one shape: a backend that compiles does
-so twice, once for training and once for evaluation.
+suite is needed at run time. All windows go through one model and have the same shape, so a backend that compiles does
+so only twice: once for training and once for evaluation.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from rhn.spec.masks import VariationalMasks
 
 VECTORS = resources.files("rhn") / "preflight.safetensors"
 
-# Largest accepted error where factors of products are rounded: four times the worst that was measured over all small
-# models, by software: in bf16 1.8e-2, a state; in tf32 5.8e-3, with factors that are cut off, as tensor cores may do
-# (4.0e-3 if they are rounded to the nearest). tests/torch/test_precision.py measures both.
+# Largest accepted error if the factors of products are rounded: four times the worst error over all small models,
+# measured with rounding in software. It is 1.8e-2 in bf16 (a state), and 5.8e-3 in tf32 with truncated factors, as
+# tensor cores may do (4.0e-3 with rounding to nearest). tests/torch/test_precision.py measures both.
 ROUNDED_LIMIT = {"tf32": 2.3e-2, "bf16": 7.2e-2}
 
 Build = Callable[[RHNConfig, Mapping[str, NDArray]], Model]
@@ -34,7 +34,7 @@ Build = Callable[[RHNConfig, Mapping[str, NDArray]], Model]
 
 @dataclass(frozen=True)
 class Situation:
-    """One window: what is special about it."""
+    """What is special about one window."""
 
     name: str
     drop_rate: float = 0.3  # of every kind of mask
@@ -44,7 +44,7 @@ class Situation:
     max_grad_norm: float = 100.0
 
 
-# Training steps, one after the other on the same model, the state handed over.
+# Training steps, one after the other on the same model; each starts from the state after the previous one.
 TRAINING = (
     Situation("first step"),
     Situation("state handed over"),
@@ -67,12 +67,12 @@ class PreflightError(RuntimeError):
 
 @dataclass(frozen=True)
 class PreflightReport:
-    """What a preflight that went well has measured.
+    """The result of a successful preflight.
 
     Attributes:
-        num_cases: windows compared.
-        worst: the tensor that was farthest off.
-        seconds: that it took, compilation included.
+        num_cases: number of compared windows.
+        worst: the error of the worst tensor.
+        seconds: time that it took, compilation included.
     """
 
     num_cases: int
@@ -87,14 +87,15 @@ def preflight(build: Build, config: RHNConfig, dtype: str = "float32", precision
     """Compare a model with frozen vectors before it is trained, and print one line.
 
     Args:
-        build: makes a model from a configuration and parameters as the run will: same backend, dtype, device,
-            precision and kernels, and the paper's optimiser.
-        config: of the run; the small model has the same gates, tying and sharing of masks.
-        dtype: of the run, "float32" or "float64".
-        precision: of its matrix products, see `rhn.backend.Backend`; with the dtype it decides the tolerance.
+        build: builds a model from a configuration and parameters, with the backend, dtype, device, precision and
+            kernels of the run, and with the paper's optimiser.
+        config: configuration of the run; the small model has the same gates, tying and sharing of masks.
+        dtype: dtype of the run, "float32" or "float64".
+        precision: precision of its matrix products, see `rhn.backend.Backend`. Precision and dtype determine the
+            tolerance.
 
     Raises:
-        PreflightError: a result is off, or could not be had; names case, tensor and error.
+        PreflightError: a result is wrong, or an error was raised; the message names case, tensor and error.
     """
     started = time.monotonic()
     variant = variant_of(config)
@@ -119,7 +120,7 @@ def preflight(build: Build, config: RHNConfig, dtype: str = "float32", precision
 
 
 def variants() -> list[str]:
-    """Every small model for which there are vectors."""
+    """Names of all small models for which there are vectors."""
     return [
         ", ".join(words)
         for words in product(("coupled", "uncoupled"), ("tied", "untied"), ("shared masks", "separate masks"))
@@ -127,7 +128,7 @@ def variants() -> list[str]:
 
 
 def variant_of(config: RHNConfig) -> str:
-    """The small model that has the gates, the tying and the masks of `config`."""
+    """Name of the small model with the gates, the tying and the masks of `config`."""
     return ", ".join(
         (
             "coupled" if config.couple_gates else "uncoupled",
@@ -152,7 +153,7 @@ def variant_config(variant: str) -> RHNConfig:
 
 
 def answers(model: Model, vectors: Mapping[str, NDArray]) -> Iterator[dict[str, NDArray]]:
-    """What `model` says in each situation; the weights are part of it after the first and the last training step."""
+    """The answers of `model` in each situation; after the first and the last training step, weights are included."""
     tokens, targets = vectors["tokens"], vectors["targets"]  # (12, B, T)
     state = model.zero_state(tokens.shape[1])
     for number, situation in enumerate(TRAINING):
@@ -182,7 +183,7 @@ def masks_of(vectors: Mapping[str, NDArray], number: int) -> VariationalMasks:
 
 
 def below(tensors: Mapping[str, NDArray], folder: str) -> dict[str, NDArray]:
-    """The tensors whose names start with `folder`, without it."""
+    """The tensors whose names start with `folder`/, which is removed from the names."""
     return {k.removeprefix(f"{folder}/"): v for k, v in tensors.items() if k.startswith(f"{folder}/")}
 
 

@@ -1,4 +1,4 @@
-"""The processes that train one model together, each on its rows of the batch (SPEC.md 9.1)."""
+"""Several processes that train one model together, each on its rows of the batch (SPEC.md 9.1)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rhn.spec.arguments import refusal
 
 
 class ProcessLostError(RuntimeError):
-    """Another of the processes that work together has ended, so that this one cannot go on."""
+    """Another of the processes that work together has ended, so that this one cannot continue."""
 
     def __init__(self, message: str = "another process of this run has ended, so this one ends too") -> None:
         super().__init__(message)
@@ -20,12 +20,12 @@ class ProcessLostError(RuntimeError):
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a training, as one of them sees them. As it stands this is a process alone; ports inherit.
+    """The processes of a training, as one of them sees them. This class is for a single process; ports inherit from it.
 
     Attributes:
-        rank: which of them this one is, from 0. The first writes and speaks for all.
-        count: how many there are.
-        shares: into how many parts a batch is cut, a multiple of `count`: a process may have several devices.
+        rank: number of this process, from 0. Process 0 writes and prints for all.
+        count: number of processes.
+        shares: number of parts into which a batch is cut, a multiple of `count`: a process may have several devices.
     """
 
     rank: int = 0
@@ -34,16 +34,16 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes and speaks."""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     @property
     def shared_by(self) -> str:
-        """Who has shares of a batch."""
+        """The processes or devices among which a batch is shared, in words."""
         return f"{self.count} processes" if self.shares == self.count else f"{self.shares} devices"
 
     def device(self, device: str | None) -> str | None:
-        """`device`, but where it leaves open which device of its kind, that of this process."""
+        """`device`; if it does not say which device of its kind, the device of this process."""
         return device
 
     def gather(self, array: NDArray[Any]) -> NDArray[Any]:
@@ -52,7 +52,7 @@ class Processes:
         Every process must call it, and waits for the others.
 
         Raises:
-            ProcessLostError: another one has ended.
+            ProcessLostError: another process has ended.
         """
         return array[np.newaxis]
 
@@ -61,17 +61,17 @@ class Processes:
         return np.concatenate(list(self.gather(rows)))
 
     def agree(self, value: float) -> float:
-        """The number that the first process has; see `gather`."""
+        """The value of the first process; see `gather`."""
         return float(self.gather(np.array(value, np.float64))[0])
 
     def rows(self, batch_size: int) -> slice:
-        """Which rows of a batch are those of this process.
+        """The rows of a batch that belong to this process.
 
         Raises:
             ValueError: the batch cannot be cut into equal shares.
         """
         if batch_size % self.shares:
-            raise refusal("batch_size", batch_size, f"a multiple of {self.shares}, for {self.shared_by} share it")
+            raise refusal("batch_size", batch_size, f"a multiple of {self.shares}, because {self.shared_by} share it")
         own = batch_size // self.count
         return slice(self.rank * own, (self.rank + 1) * own)
 
@@ -81,16 +81,16 @@ ALONE = Processes()
 
 @runtime_checkable
 class ParallelBackend(Protocol):
-    """What a backend may also do: train one model in several processes, started as its framework's users start them."""
+    """An optional ability of a backend: train one model in several processes, started by the framework's launcher."""
 
     def join_processes(self, device: str | None) -> Processes:
-        """The processes that were started together with this one, once all of them are there; else `ALONE`.
+        """Wait for all processes that were started together with this one, and return them; `ALONE` if there are none.
 
-        `device` is that of `build`.
+        `device` has the meaning that it has in `build`.
         """
         ...
 
 
 def join_processes(backend: Any, device: str | None = None) -> Processes:
-    """Those of a `ParallelBackend`; any other backend is alone."""
+    """The processes of a `ParallelBackend`; `ALONE` for any other backend."""
     return backend.join_processes(device) if isinstance(backend, ParallelBackend) else ALONE

@@ -1,4 +1,4 @@
-"""The specification behind the protocol of every other backend: slow, float64 inside, right."""
+"""The reference as a backend: slow, and computed in float64."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ class ReferenceLayer:
 
 
 class ReferenceBackend:
-    """See `rhn.backend.Backend`. With `processes` of several shares, a model computes as so many processes do."""
+    """See `rhn.backend.Backend`. If `processes` has several shares, a model computes as that many processes would."""
 
     name = "reference"
     emulates_processes = True
@@ -201,9 +201,9 @@ class ReferenceBackend:
         processes: Processes = ALONE,
     ) -> ReferenceModel:
         _check_where(dtype, device)
-        check_precision(precision, dtype)  # and uses neither this permission nor the other
+        check_precision(precision, dtype)  # `precision` and `recompute` are permissions, which the reference never uses
         if processes.count > 1:
-            raise ValueError("several processes are not accepted: expected one, the reference is only for comparing")
+            raise ValueError("several processes are not accepted: the reference runs in one process")
         return ReferenceModel(config, parameters, dtype, optimizer, processes)
 
     def build_layer(

@@ -1,4 +1,4 @@
-"""Tokens drawn from a language model one by one: what every port's `generate` and the command of that name do."""
+"""Samples tokens from a language model one by one, for every port's `generate` and the command `generate`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rhn.spec.arguments import refusal
 from rhn.spec.random import Purpose, uniform
 
-# Logits (V,) of the token that follows, and the state after it, of a token and the state before it (None at first).
+# From a token and the state before it (None at first): logits (V,) of the next token, and the state after the token.
 Step = Callable[[int, Any], tuple[NDArray[np.floating], Any]]
 
 
@@ -24,15 +24,15 @@ def sample_tokens(
     top_k: int | None = None,
     seed: int = 0,
 ) -> Iterator[int]:
-    """Yield `length` tokens that continue `prompt`, drawn from the model's distribution.
+    """Yield `length` tokens that continue `prompt`, sampled from the model's distribution.
 
     Args:
-        step: of the model. One token at a time, so that a framework that compiles per shape compiles only once.
+        step: reads one token, so that a framework that compiles per shape compiles only once.
         prompt: (n,) at least one token, read first.
-        length: number of tokens to draw, at least 1.
-        temperature: divides the logits; towards 0 the likeliest token always wins.
-        top_k: draw only from the k likeliest tokens; None is all.
-        seed: of the draws, which depend on nothing else (SPEC.md 4.7).
+        length: number of tokens to sample, at least 1.
+        temperature: divides the logits; as it goes to 0, the most likely token is always chosen.
+        top_k: sample only from the k most likely tokens; None: from all.
+        seed: seed of the random numbers, which depend on nothing else (SPEC.md 4.7).
 
     Raises:
         ValueError: an argument is outside of what is accepted.

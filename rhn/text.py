@@ -1,15 +1,15 @@
-"""Text of unknown origin, made harmless where it is shown."""
+"""Makes text of unknown origin harmless before it is shown."""
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """`text` as a terminal can print it: every control character but line ends and tabs as its code, such as \\x1b."""
+    """`text` for a terminal: every control character except line ends and tabs is shown as its code, such as \\x1b."""
     return "".join(c if c in "\n\t" or not _is_control(c) else _code(c) for c in text)
 
 
 def one_line(text: str) -> str:
-    """`text` in one line: what is no visible sign or space as its code, as in `repr`."""
+    """`text` in one line: characters that are not printable are shown as their codes, as in `repr`."""
     return "".join(c if c.isprintable() else _code(c) for c in text)
 
 

@@ -1,1 +1,1 @@
-"""The executable specification of a Recurrent Highway Network: NumPy and safetensors only."""
+"""The executable specification of a Recurrent Highway Network, in NumPy."""

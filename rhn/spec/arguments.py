@@ -1,4 +1,4 @@
-"""Checks of arguments. Every refusal has one form:
+"""Checks of arguments. All error messages have one form:
 
 hidden_size=0 is not accepted: expected an integer of at least 1
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def refusal(name: str, value: Any, expected: str) -> ValueError:
-    """The error that says in one sentence which argument has which value, and what is accepted."""
+    """The error for a wrong argument. Its message is one sentence: the argument, its value, and what is expected."""
     try:
         shown = repr(value)
     except ValueError:  # an integer of more digits than Python writes
@@ -53,7 +53,7 @@ def check_size(name: str, value: Any) -> int:
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a finite number, of Python or NumPy; truth values are none."""
+    """Whether `value` is a finite number of Python or NumPy; True and False are not numbers."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         return False
     try:
@@ -87,7 +87,7 @@ def check_choice(name: str, value: Any, accepted: Collection[Any]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What goes into a model with a window
+# Inputs of a model: tokens, targets, state, masks
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -128,7 +128,7 @@ def check_length(length: int, tokens: NDArray[Any]) -> None:
 
 
 def check_state(config: RHNConfig, state: Sequence[Any], batch_size: int) -> None:
-    """Raise ValueError unless `state`, of arrays of any framework, is (B, H) per layer."""
+    """Raise ValueError unless `state` is one array (B, H) per layer, of any framework."""
     shapes = [tuple(s.shape) for s in state]
     expected = [(batch_size, config.hidden_size)] * config.num_layers
     if shapes != expected:
@@ -136,7 +136,7 @@ def check_state(config: RHNConfig, state: Sequence[Any], batch_size: int) -> Non
 
 
 def check_masks(config: RHNConfig, masks: VariationalMasks, batch_size: int, length: int) -> None:
-    """Raise ValueError unless every mask that is there has the shape that `VariationalMasks` states."""
+    """Raise ValueError unless every given mask has the shape that `VariationalMasks` states."""
     gate_masks = config.num_gate_masks
     hidden_size = config.hidden_size
     expected: dict[str, tuple[int, ...]] = {"embedding": (batch_size, length), "carried": (batch_size,)}

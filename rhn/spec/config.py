@@ -1,4 +1,4 @@
-"""What a Recurrent Highway Network is made of: one frozen, validated description that every part reads."""
+"""The configuration of a Recurrent Highway Network: one frozen, validated description for every part of the project."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class RHNConfig:
         recurrence_depth: micro-steps L per time step, at least 1.
         num_layers: RHN layers stacked on each other, at least 1.
         embedding_size: width E of the embedding; None means `hidden_size`.
-        tie_weights: the softmax uses the transposed embedding, after a projection from H to E where the two differ.
+        tie_weights: the softmax uses the transposed embedding, after a projection from H to E if the two differ.
         couple_gates: the carry gate is c = 1 - t; otherwise it has weights of its own.
         share_gate_masks: one dropout mask for all gates; otherwise one per gate.
         activation: nonlinearity of the candidate h, one of `ACTIVATIONS`.
 
     Raises:
-        ValueError: an option has a value outside of what is accepted; the message names all three.
+        ValueError: the value of an option is not accepted; the message says what is.
     """
 
     vocab_size: int
@@ -52,33 +52,33 @@ class RHNConfig:
 
     @property
     def embedding_width(self) -> int:
-        """E: `embedding_size`, or `hidden_size` where that is None."""
+        """E: `embedding_size`, or `hidden_size` if `embedding_size` is None."""
         return self.hidden_size if self.embedding_size is None else self.embedding_size
 
     @property
     def has_projection(self) -> bool:
-        """The top state is projected from H to E before the softmax, which is tied to a narrower or wider embedding."""
+        """Whether the top state is projected from H to E before the softmax: weights are tied, and E differs from H."""
         return self.tie_weights and self.embedding_width != self.hidden_size
 
     @property
     def gates(self) -> tuple[str, ...]:
-        """Names of the transforms in the order of every gate axis: h, t and, if not coupled, c."""
+        """Names of the gates in the order of every gate axis: h, t and, if the gates are not coupled, c."""
         return ("h", "t") if self.couple_gates else ("h", "t", "c")
 
     @property
     def num_gates(self) -> int:
-        """G: length of every gate axis."""
+        """G: the length of every gate axis."""
         return len(self.gates)
 
     @property
     def num_gate_masks(self) -> int:
-        """M: length of the leading axis of input and state masks."""
+        """M: the length of the leading axis of input and state masks."""
         return 1 if self.share_gate_masks else self.num_gates
 
     def input_size(self, layer: int) -> int:
-        """Width E_i of the input of layer `layer`: the embedding's for the first, H above it."""
+        """Width E_i of the input of layer `layer`: E for the first layer, H for the others."""
         return self.embedding_width if layer == 0 else self.hidden_size
 
     def to_dict(self) -> dict[str, Any]:
-        """The options as plain values, fit for JSON; `RHNConfig(**d)` is the inverse."""
+        """The options as plain values for JSON; `RHNConfig(**d)` is the inverse."""
         return dataclasses.asdict(self)

@@ -1,7 +1,7 @@
 """Section 4 of the paper: the temporal Jacobian of a layer and its Gershgorin discs.
 
-Written for row vectors, as all of the specification: a small change `d` of the state before a step is `d @ J` after it.
-The paper's matrix A (equations 10 to 15) is the transpose of J; the eigenvalues are the same.
+As in the whole specification, vectors are row vectors: a small change `d` of the state before a step becomes `d @ J`
+after it. The paper's matrix A (equations 10 to 15) is the transpose of J; the eigenvalues are the same.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def micro_step_jacobian(
 
     Args:
         recurrent: (G, H, H) weights of the micro-step.
-        micro_step: what `layer_forward` noted of it.
-        row: of the batch.
-        activation: of the candidate h.
+        micro_step: from the trace of `layer_forward`.
+        row: number of the batch row.
+        activation: nonlinearity of the candidate h.
     """
     s, h, t, c = (values[row] for values in micro_step[:4])  # (H,) each
     coupled = len(recurrent) == 2
@@ -48,6 +48,6 @@ def time_step_jacobian(
 
 
 def gershgorin_discs(jacobian: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centres (H,) and radii (H,) of the discs that hold all eigenvalues, one for each unit (equation 11)."""
+    """Centres (H,) and radii (H,) of the discs, one per unit, that contain all eigenvalues (equation 11)."""
     centres = np.diag(jacobian).copy()
     return centres, np.abs(jacobian).sum(axis=0) - np.abs(centres)

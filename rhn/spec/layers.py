@@ -1,6 +1,6 @@
-"""Layers on their own, as SPEC.md section 7 has them: sequences of different lengths, read in one direction or in both.
+"""Layers outside of the language model (SPEC.md section 7), with sequences of different lengths and both directions.
 
-Lengths mean one thing only: every row of a batch is computed alone, cut to its own length.
+The meaning of lengths is simple: every row of a batch is computed alone, cut to its own length.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class LayerConfig:
         hidden_size: units H of every layer and direction, at least 1.
         recurrence_depth: micro-steps L per time step, at least 1.
         num_layers: layers stacked on each other, at least 1.
-        directions: "forward"; "reverse": from the last valid time step to the first; "both": two directions side by
-            side in every layer, each with weights of its own.
+        directions: "forward"; "reverse": from the last valid time step to the first; "both": bidirectional, each
+            direction with its own weights.
         couple_gates: the carry gate is c = 1 - t; otherwise it has weights of its own.
         share_gate_masks: one dropout mask for all gates; otherwise one per gate.
         activation: nonlinearity of the candidate h, one of `rhn.spec.config.ACTIVATIONS`.
 
     Raises:
-        ValueError: an option has a value outside of what is accepted.
+        ValueError: the value of an option is not accepted.
     """
 
     input_size: int
@@ -59,12 +59,12 @@ class LayerConfig:
 
     @property
     def num_gates(self) -> int:
-        """G."""
+        """G: the number of gates."""
         return 2 if self.couple_gates else 3
 
     @property
     def num_gate_masks(self) -> int:
-        """M: length of the leading axis of every mask."""
+        """M: the length of the leading axis of input and state masks."""
         return 1 if self.share_gate_masks else self.num_gates
 
     @property
@@ -74,11 +74,11 @@ class LayerConfig:
 
     @property
     def output_size(self) -> int:
-        """D*H: features of the outputs."""
+        """D*H: the number of features of the outputs."""
         return self.num_directions * self.hidden_size
 
     def cells(self) -> Iterator[Cell]:
-        """Layer by layer, the forward direction first: the order of states and of masks."""
+        """All cells in the order of states and masks: layer by layer, the forward direction first."""
         for layer in range(self.num_layers):
             input_size = self.input_size if layer == 0 else self.output_size
             if self.directions == "both":
@@ -88,12 +88,12 @@ class LayerConfig:
                 yield Cell(f"layers.{layer}", input_size, reverse=self.directions == "reverse")
 
     def to_dict(self) -> dict[str, Any]:
-        """The options as plain values, fit for JSON; `LayerConfig(**d)` is the inverse."""
+        """The options as plain values for JSON; `LayerConfig(**d)` is the inverse."""
         return asdict(self)
 
 
 class Cell(NamedTuple):
-    """One direction of one layer: what the names of its tensors begin with, its input features, its direction."""
+    """One direction of one layer: the prefix of its tensors' names, the number of its input features, its direction."""
 
     prefix: str
     input_size: int
@@ -103,9 +103,9 @@ class Cell(NamedTuple):
 def layer_parameter_shapes(config: LayerConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor, in the canonical order.
 
-    Per layer i `layers.{i}.input_weight` (G, E_i, H), `layers.{i}.recurrent_weight` (L, G, H, H), `layers.{i}.bias`
-    (L, G, H); where both directions are read, those of the reverse direction are `layers.{i}.reverse.input_weight` and
-    so on.
+    Each layer i has `layers.{i}.input_weight` (G, E_i, H), `layers.{i}.recurrent_weight` (L, G, H, H) and
+    `layers.{i}.bias` (L, G, H). In a bidirectional layer, the tensors of the reverse direction are
+    `layers.{i}.reverse.input_weight` and so on.
     """
     depth, gates, hidden = config.recurrence_depth, config.num_gates, config.hidden_size
     shapes: dict[str, tuple[int, ...]] = {}
@@ -141,14 +141,14 @@ def layers_forward(
     lengths: ArrayLike | None = None,
     masks: VariationalMasks | None = None,
 ) -> tuple[NDArray, list[NDArray]]:
-    """Outputs (B, T, D*H) of the top layer, zero after the end of a sequence; and the last valid state of every cell.
+    """Outputs (B, T, D*H) of the top layer, zero after the end of a sequence, and the last valid state of every cell.
 
     Args:
         config: the architecture.
-        parameters: as `layer_parameter_shapes` names them, real or complex.
+        parameters: by the names of `layer_parameter_shapes`, real or complex.
         x: (B, T, E).
-        state: before the first time step, (B, H) per layer and direction; None is zero.
-        lengths: (B,) valid time steps of each row, 0 to T; None is T.
+        state: states before the first time step, (B, H) per layer and direction; None is zero.
+        lengths: (B,) number of valid time steps of each row, 0 to T; None is T.
         masks: `input` (M, B, E_i), `state` (M, B, H) and `update` (B, H), one per layer and direction; None drops
             nothing.
     """
@@ -157,7 +157,7 @@ def layers_forward(
 
 
 class LayersGradients(NamedTuple):
-    """Derivatives of a scalar with respect to what `layers_forward` takes."""
+    """Derivatives of a scalar with respect to the arguments of `layers_forward`."""
 
     parameters: Parameters
     x: NDArray
@@ -288,7 +288,7 @@ def _cell_backward(
     """Gradients of the weights, of the input (B, T, E_i) and of the state before the first time step (B, H)."""
     d_weights = LayerWeights(*(np.zeros_like(w) for w in trace.weights))
     d_x = np.zeros_like(trace.x)  # (B, T, E_i)
-    d_state = np.array(d_last)  # (B, H): a row without valid steps hands its state on
+    d_state = np.array(d_last)  # (B, H): without valid time steps, the last state is the first one
     for row, length in enumerate(trace.lengths):
         if length == 0:
             continue
@@ -314,7 +314,7 @@ def _cell_backward(
 
 
 def _in_reading_order(sequence: NDArray, cell: Cell) -> NDArray:
-    """(1, length, features) as the cell reads it; the same function puts its outputs back into the order of time."""
+    """(1, length, features) in the order in which the cell reads; applied to outputs, it restores the order of time."""
     return sequence[:, ::-1] if cell.reverse else sequence
 
 

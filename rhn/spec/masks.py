@@ -25,17 +25,17 @@ class DropRates(NamedTuple):
 
 
 class VariationalMasks(NamedTuple):
-    """Multiplicative masks of one window, entries 0 or 1/keep, but for `carried`. None: nothing is dropped there.
+    """Multiplicative masks of one window, with entries 0 or 1/keep, except for `carried`. None drops nothing.
 
-    The arrays are NumPy's or a framework's; being a named tuple, this is a pytree for every framework.
+    The arrays are NumPy arrays or those of a framework. A named tuple is a pytree for every framework.
 
     Attributes:
-        embedding: (B, T), scales the whole embedded token; equal tokens of a row share the value.
+        embedding: (B, T), scales a whole embedding vector; equal tokens of a row share the value.
         input: per layer (M, B, E_i), constant over time, or (M, B, T, E_i). M = 1 if the gates share a mask, else G.
         state: per layer (M, B, H), constant over time and micro-steps.
         output: (B, H), constant over time, or (B, T, H).
-        update: per layer (B, H), on the candidate h, constant over time and micro-steps.
-        carried: (B,), 0 or 1 for the state that each row brings along from the window before.
+        update: per layer (B, H), for the candidate h, constant over time and micro-steps.
+        carried: (B,), 0 or 1, multiplies the state that each row carries over from the previous window.
     """
 
     embedding: Any = None
@@ -57,7 +57,7 @@ class VariationalMasks(NamedTuple):
         )
 
     def columns(self, columns: slice) -> VariationalMasks:
-        """The masks of the time steps in `columns`, of which those constant over time are what they were."""
+        """The masks of the time steps in `columns`; masks that are constant over time stay the same."""
         per_time_step = self.input is not None and self.input[0].ndim == 4
         return self._replace(
             embedding=None if self.embedding is None else self.embedding[:, columns],
@@ -66,7 +66,7 @@ class VariationalMasks(NamedTuple):
         )
 
     def map(self, function: Callable[[Any], Any]) -> VariationalMasks:
-        """`function` of every mask that is there."""
+        """Apply `function` to every mask that is not None."""
         return VariationalMasks(
             embedding=None if self.embedding is None else function(self.embedding),
             input=None if self.input is None else [function(mask) for mask in self.input],
@@ -77,7 +77,7 @@ class VariationalMasks(NamedTuple):
         )
 
     def of_layer(self, layer: int) -> tuple[Any, Any, Any]:
-        """Input mask, state mask and update mask of one layer; None where nothing is dropped."""
+        """Input mask, state mask and update mask of one layer; None for a mask that drops nothing."""
         return (
             None if self.input is None else self.input[layer],
             None if self.state is None else self.state[layer],
@@ -102,13 +102,13 @@ def sample_masks(
 
     Args:
         config: the architecture.
-        tokens: (B, T) integers of the window; only equality of tokens within a row matters.
-        rates: drop rates as `DropRates`, in its order (the last may be left out), or by its names; a rate of 0 gives no
-            mask at all.
-        seed: the run's seed.
-        step: number of the training step; masks are drawn anew for each.
+        tokens: (B, T) integers of the window; it matters only which tokens of a row are equal.
+        rates: drop rates as `DropRates`, as a sequence in its order (the last may be left out), or by its names. A rate
+            of 0 gives no mask.
+        seed: the seed of the run.
+        step: number of the training step; each step has newly drawn masks.
         time_masks: draw input and output masks for each time step (SPEC.md 4.10).
-        reset_probability: of a row to start the window from a state of zero; 0 gives no `carried`.
+        reset_probability: probability that a row starts the window from a zero state; 0 gives no `carried`.
 
     Returns:
         Float64 masks; see `VariationalMasks` for the shapes.
@@ -121,7 +121,7 @@ def sample_masks(
     check_fraction("reset_probability", reset_probability)
     tokens = check_tokens("tokens", tokens)
     batch_size = tokens.shape[0]
-    drawn_for = tokens.shape if time_masks else tokens.shape[:1]  # (B, T) or (B,): whatever has a draw of its own
+    drawn_for = tokens.shape if time_masks else tokens.shape[:1]  # (B, T) or (B,): each has its own draw
     gate_masks = config.num_gate_masks
 
     def bernoulli(purpose: Purpose, rate: float, shape: tuple[int, ...], index: int = 0) -> NDArray[np.float64]:
@@ -156,7 +156,7 @@ def sample_masks(
 
 
 def as_rates(rates: DropRates | Sequence[float] | Mapping[str, float]) -> DropRates:
-    """`rates` as `DropRates`; ValueError if one is unknown, missing or not in [0, 1)."""
+    """`rates` as `DropRates`; ValueError if a rate is unknown, missing or not in [0, 1)."""
     if isinstance(rates, Mapping):
         unknown = [name for name in rates if name not in DropRates._fields]
         if unknown:
@@ -165,7 +165,9 @@ def as_rates(rates: DropRates | Sequence[float] | Mapping[str, float]) -> DropRa
     elif len(rates) in (len(DropRates._fields) - 1, len(DropRates._fields)):
         rates = DropRates(*rates)
     else:
-        raise ValueError(f"drop rates {rates!r} are not accepted: expected one each for {', '.join(DropRates._fields)}")
+        raise ValueError(
+            f"drop rates {rates!r} are not accepted: expected one for each of {', '.join(DropRates._fields)}"
+        )
     for name, rate in rates._asdict().items():
         check_fraction(name, rate)
     return rates
@@ -173,10 +175,10 @@ def as_rates(rates: DropRates | Sequence[float] | Mapping[str, float]) -> DropRa
 
 @dataclass(frozen=True)
 class StreamMasks:
-    """Masks of S samples, one set each for a whole stream; sample k is batch row k.
+    """Masks of S samples, each with one set of masks for a whole stream; sample k is batch row k.
 
     Attributes:
-        samples: S.
+        samples: S, the number of samples.
         word_types: (S, V), scales the embedding of each word type; None drops nothing.
         others: input, state, output and update masks of S rows; no embedding mask.
     """
@@ -195,9 +197,9 @@ class StreamMasks:
 def sample_stream_masks(
     config: RHNConfig, rates: DropRates, seed: int, samples: range, *, one_draw_for_all_words: bool = False
 ) -> StreamMasks:
-    """Draw the masks of the samples numbered `samples`: each a pure function of its number, as SPEC.md 4.8 says.
+    """Draw the masks of the samples with the numbers `samples`. Each is a pure function of its number (SPEC.md 4.8).
 
-    `one_draw_for_all_words` is the authors' way: the first word type's draw decides for all of them.
+    With `one_draw_for_all_words`, as in the authors' program, the draw of the first word type is used for all of them.
     """
     gate_masks = config.num_gate_masks
 
@@ -230,7 +232,7 @@ def sample_stream_masks(
 
 
 def _word_type_of_each_position(tokens: NDArray[np.integer]) -> NDArray[np.intp]:
-    """(B, T): which word type of its row a position holds, numbered from 0 by token id."""
+    """(B, T): the number of the word type at each position; the types of a row are numbered from 0 by token id."""
     order = np.argsort(tokens, axis=1, kind="stable")  # (B, T) equal tokens stand together
     ordered = np.take_along_axis(tokens, order, axis=1)  # (B, T)
     rank = np.zeros(tokens.shape, dtype=np.intp)  # (B, T)

@@ -1,4 +1,4 @@
-"""Name, shape, number and initial value of every tensor of a model."""
+"""Names, shapes, number and initial values of the parameters of a model."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Parameters = dict[str, NDArray]
 def parameter_shapes(config: RHNConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor, in the canonical order.
 
-    `embedding` (V, E); per layer i `layers.{i}.input_weight` (G, E_i, H), `layers.{i}.recurrent_weight` (L, G, H, H),
-    `layers.{i}.bias` (L, G, H); `softmax.weight` (H, V) unless tied; `softmax.bias` (V,); `projection.weight` (H, E) if
-    tied and E is not H.
+    The tensors are `embedding` (V, E); for each layer i `layers.{i}.input_weight` (G, E_i, H),
+    `layers.{i}.recurrent_weight` (L, G, H, H) and `layers.{i}.bias` (L, G, H); `softmax.weight` (H, V), if weights are
+    not tied; `softmax.bias` (V,); and `projection.weight` (H, E), if weights are tied and E differs from H.
     """
     depth, gates, hidden = config.recurrence_depth, config.num_gates, config.hidden_size
     shapes: dict[str, tuple[int, ...]] = {"embedding": (config.vocab_size, config.embedding_width)}
@@ -40,12 +40,12 @@ def parameter_shapes(config: RHNConfig) -> dict[str, tuple[int, ...]]:
 
 
 def parameter_count(config: RHNConfig) -> int:
-    """Number of trained scalars; a tied embedding counts once."""
+    """Number of trained numbers; a tied embedding counts once."""
 
     def count(num_layers: int) -> int:
         return sum(math.prod(shape) for shape in parameter_shapes(replace(config, num_layers=num_layers)).values())
 
-    # All layers but the first are of one size; so many as a mistake may ask for are not listed.
+    # All layers except the first have the same size. They are not listed, in case num_layers is huge by mistake.
     return count(1) + (config.num_layers - 1) * (count(2) - count(1))
 
 
@@ -58,25 +58,25 @@ def initial_parameters(
     initializer: str = "uniform",
     embedding_init_scale: float | None = None,
 ) -> Parameters:
-    """Initial value of every tensor, float32, the same for every backend and machine (SPEC.md 1.4 and 1.6).
+    """Initial value of every tensor, in float32, the same for every backend and machine (SPEC.md 1.4 and 1.6).
 
-    Everything is uniform in (-init_scale, init_scale), but for the transform bias, which starts at the constant
-    `transform_bias` (and is learned), and, if `other_bias` is a number, all other biases, which start at that. Another
-    `initializer` is of the matrices only.
+    By default all values are uniform in (-init_scale, init_scale), with two exceptions: the transform bias starts at
+    the constant `transform_bias`, and all other biases start at `other_bias` if that is a number. All of them are
+    learned.
 
     Args:
         config: the architecture.
         seed: 0 <= seed < 2**64.
-        init_scale: half-width of the uniform distribution, or deviation of the normal one; at least 0.
+        init_scale: half-width of the uniform distribution, or standard deviation of the normal one; at least 0.
         transform_bias: initial bias of the transform gate t at every micro-step.
         other_bias: "uniform", or the initial value of the biases of h, c and the softmax.
-        initializer: "uniform"; "normal", with the standard deviation `init_scale`; or "fan_in", normal with the
-            deviation 1 / sqrt(fan-in), not truncated, where the fan-in of a matrix is the number of its inputs, and
-            the embedding's is its width.
-        embedding_init_scale: takes the place of `init_scale`, or of 1 / sqrt(fan-in), for the embedding; None: of none.
+        initializer: how the matrices are drawn: "uniform"; "normal", with standard deviation `init_scale`; or "fan_in",
+            normal with standard deviation 1 / sqrt(fan-in), not truncated. The fan-in of a matrix is the number of its
+            inputs; for the embedding it is its width.
+        embedding_init_scale: replaces `init_scale`, or 1 / sqrt(fan-in), for the embedding; None replaces nothing.
 
     Raises:
-        ValueError: an argument is outside of what is accepted.
+        ValueError: an argument is not accepted.
     """
     check_initialisation(init_scale, transform_bias, other_bias, initializer, embedding_init_scale)
     parameters: Parameters = {}

@@ -1,7 +1,7 @@
-"""Random numbers that depend on what they are for, never on the order in which they are asked for.
+"""Random numbers that depend on their purpose, never on the order in which they are drawn.
 
-A counter-based generator (Philox 4x64) is keyed by (seed, purpose) and started at (step, index). Only its raw bits
-are used: NumPy guarantees them across versions and machines, which it does not for its distributions.
+A counter-based generator (Philox 4x64) has the key (seed, purpose) and starts at (step, index). Only its raw bits are
+used, because NumPy guarantees them across versions and machines. It does not guarantee its distributions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 
 class Purpose(enum.IntEnum):
-    """What a draw is for. The numbers are part of the specification: changing one changes every run."""
+    """The purpose of a draw. The numbers are part of the specification: changing one changes every run."""
 
     PARAMETERS = 1
     EMBEDDING_MASK = 2
@@ -32,14 +32,14 @@ class Purpose(enum.IntEnum):
 def uniform(
     seed: int, purpose: Purpose, shape: tuple[int, ...], *, step: int = 0, index: int = 0
 ) -> NDArray[np.float64]:
-    """Numbers from [0, 1), float64 of shape `shape`, that are a pure function of the arguments.
+    """Uniform numbers in [0, 1), as a float64 array of shape `shape`: a pure function of the arguments.
 
     Args:
-        seed: the run's seed, 0 <= seed < 2**64.
+        seed: the seed of the run, 0 <= seed < 2**64.
         purpose: separates the streams of one seed.
-        shape: of the result.
-        step: training step, or whatever else counts time; at least 0.
-        index: separates draws of one purpose and step, such as layers; at least 0.
+        shape: shape of the result.
+        step: number of the training step or of the sample; at least 0.
+        index: separates draws with the same purpose and step, such as those of different layers; at least 0.
 
     Raises:
         ValueError: seed, step or index is not an integer in [0, 2**64).
@@ -56,9 +56,10 @@ def uniform(
 def normal(
     seed: int, purpose: Purpose, shape: tuple[int, ...], *, step: int = 0, index: int = 0
 ) -> NDArray[np.float64]:
-    """Numbers of the standard normal distribution, float64 of shape `shape`; arguments and errors as of `uniform`.
+    """Standard normal numbers, as a float64 array of shape `shape`; arguments and errors are those of `uniform`.
 
-    Those of Box and Muller, sqrt(-2 log(1 - u)) cos(2 pi v): u is the first half of the uniform numbers, v the second.
+    They are computed by the Box-Muller transform, sqrt(-2 log(1 - u)) cos(2 pi v), from twice as many uniform numbers:
+    u is the first half of them, v the second.
     """
     u, v = uniform(seed, purpose, (2, *shape), step=step, index=index)
     return np.sqrt(-2.0 * np.log1p(-u)) * np.cos(2.0 * np.pi * v)

@@ -61,7 +61,7 @@ def test_message_names_tensor_place_and_error() -> None:
     [
         ({}, "missing tensors: w; not expected: none"),
         ({"w": np.zeros(2), "x": np.zeros(2)}, "missing tensors: none; not expected: x"),
-        ({"w": np.zeros(3)}, r"w has shape \(3,\), expected is \(2,\)"),
+        ({"w": np.zeros(3)}, r"w has shape \(3,\), expected \(2,\)"),
     ],
 )
 def test_other_tensors_or_shapes_are_refused(actual: dict, message: str) -> None:

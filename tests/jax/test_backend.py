@@ -165,7 +165,7 @@ def test_what_cannot_be_built() -> None:
         build(case, dtype="float16")
     with pytest.raises(ValueError, match="precision='bf16' is not accepted with dtype='float64'"):
         build(case, dtype="float64", precision="bf16")
-    with pytest.raises(ValueError, match="device='quantum' is not accepted: expected one of those that are here: cpu"):
+    with pytest.raises(ValueError, match="device='quantum' is not accepted: expected an available device: cpu"):
         build(case, device="quantum")
     with pytest.raises(ValueError, match="missing embedding"):
         JaxBackend().build(case.config, {})
@@ -173,7 +173,7 @@ def test_what_cannot_be_built() -> None:
 
 @pytest.mark.skipif(jax.default_backend() == "gpu", reason="says what is missing where there is no GPU")
 def test_missing_gpu() -> None:
-    with pytest.raises(ValueError, match=r"device='gpu' is not accepted: expected one of those that are here: cpu$"):
+    with pytest.raises(ValueError, match=r"device='gpu' is not accepted: expected an available device: cpu$"):
         build(make_case(), device="gpu")
 
 

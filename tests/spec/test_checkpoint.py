@@ -163,7 +163,7 @@ def test_foreign_safetensors_with_dtypes_unknown_to_numpy_are_named_so(path: Pat
 @pytest.mark.parametrize("version", ["2", "", None])
 def test_other_format_versions_are_refused(path: Path, version: str | None) -> None:
     with_header(path, format_version=version)
-    with pytest.raises(CheckpointError, match=f"has format version {version}, accepted is 1"):
+    with pytest.raises(CheckpointError, match=f"has format version {version}, expected 1"):
         load_checkpoint(path)
 
 

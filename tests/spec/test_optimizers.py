@@ -80,7 +80,7 @@ def test_averaging_is_the_mean_of_the_weights_since_its_start() -> None:
         ({"beta1": 1.0}, "beta1=1.0 is not accepted"),
         ({"epsilon": 0.0}, "epsilon=0.0 is not accepted"),
         ({"momentum": 1.0}, "momentum=1.0 is not accepted"),
-        ({"name": "adam", "momentum": 0.5}, "momentum=0.5 is not accepted with optimizer='adam': it is SGD's"),
+        ({"name": "adam", "momentum": 0.5}, "momentum=0.5 is not accepted with optimizer='adam': it is for SGD only"),
         ({"max_grad_value": 0}, "max_grad_value=0 is not accepted"),
         ({"decoupled_weight_decay": 1}, "decoupled_weight_decay=1 is not accepted"),
     ],

@@ -24,7 +24,7 @@ def test_shares_are_equal_and_cover_the_batch() -> None:
 
 @pytest.mark.parametrize(("processes", "who"), [(Processes(0, 2, 2), "2 processes"), (Processes(0, 2, 8), "8 devices")])
 def test_a_batch_that_cannot_be_shared_is_refused(processes: Processes, who: str) -> None:
-    wanted = f"batch_size=5 is not accepted: expected a multiple of {processes.shares}, for {who} share it"
+    wanted = f"batch_size=5 is not accepted: expected a multiple of {processes.shares}, because {who} share it"
     with pytest.raises(ValueError, match=wanted):
         processes.rows(5)
 

@@ -85,7 +85,7 @@ def test_built_models_do_not_share_parameters() -> None:
     ("arguments", "message"),
     [
         ({"dtype": "float16"}, "dtype='float16' is not accepted: expected one of float32, float64"),
-        ({"device": "tpu"}, "device='tpu' is not accepted: expected one of those that are here: cpu"),
+        ({"device": "tpu"}, "device='tpu' is not accepted: expected an available device: cpu"),
         ({"precision": "fp8"}, "precision='fp8' is not accepted: expected one of float32, tf32, bf16"),
         ({"precision": "bf16", "dtype": "float64"}, "precision='bf16' is not accepted with dtype='float64'"),
     ],

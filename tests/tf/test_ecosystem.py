@@ -380,5 +380,5 @@ def test_a_model_from_a_checkpoint(which: str, tmp_path: Path) -> None:
 
 def test_a_file_that_holds_no_language_model_says_so(tmp_path: Path) -> None:
     rhn.save_checkpoint(tmp_path / "other.safetensors", {"x": np.zeros(1)}, {})
-    with pytest.raises(ValueError, match="holds no language model of this collection"):
+    with pytest.raises(ValueError, match="holds no language model of this project"):
         RHNLanguageModel.from_checkpoint(tmp_path / "other.safetensors")

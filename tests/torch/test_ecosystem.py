@@ -493,7 +493,7 @@ def test_from_checkpoint(tmp_path: Path, to_resume: bool):
     model = RHNLanguageModel.from_checkpoint(path, recurrence="plain")
     assert all(np.array_equal(value, parameters[name]) for name, value in model.export_parameters().items())
     rhn.save_checkpoint(path, parameters, {})
-    with pytest.raises(ValueError, match="holds no language model of this collection"):
+    with pytest.raises(ValueError, match="holds no language model of this project"):
         RHNLanguageModel.from_checkpoint(path)
 
 
