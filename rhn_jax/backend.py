@@ -1,4 +1,4 @@
-"""The JAX backend: what `rhn.training` and the conformance suite drive."""
+"""The jax backend, as `rhn.training` and the conformance suite use it."""
 
 from __future__ import annotations
 

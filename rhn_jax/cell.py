@@ -23,10 +23,10 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class RHNCell(nnx.RNNCellBase):
-    """One time step of a Recurrent Highway Network layer: L micro-steps of coupled (or not) highway gates.
+    """One time step of a Recurrent Highway Network layer: L micro-steps with coupled or uncoupled gates.
 
-    Zilly et al., "Recurrent Highway Networks", arXiv 1607.03474. From the input x and the state s of the time step
-    before, in each micro-step l = 0, ..., L-1, for every gate g in h, t and, if not coupled, c:
+    Zilly et al., "Recurrent Highway Networks", arXiv 1607.03474. A time step starts from the previous state s. Each
+    micro-step l = 0, ..., L-1 computes, for every gate g in h, t and, if not coupled, c:
 
         z_g = (s * mask_g) @ R[l,g] + b[l,g]                         SPEC.md 2.2
               (+ (x * mask_g) @ W[g]  at the first micro-step)       SPEC.md 2.3
@@ -38,20 +38,21 @@ class RHNCell(nnx.RNNCellBase):
     Works inside `nnx.RNN` and `nnx.Bidirectional`.
 
     Args:
-        input_size: features E of the input.
-        hidden_size: units H.
-        recurrence_depth: micro-steps L per time step.
-        couple_gates: the carry gate is 1 - t (G = 2 gates: h, t); otherwise it has weights of its own (G = 3: h, t, c).
-        activation: of the candidate h; "tanh", "sigmoid" or "relu".
-        init_scale: parameters start uniform in (-init_scale, init_scale), but for the transform bias.
+        input_size: number of input features E.
+        hidden_size: number of units H.
+        recurrence_depth: number of micro-steps L per time step.
+        couple_gates: the carry gate is 1 - t (G = 2 gates: h, t); otherwise it has its own weights (G = 3: h, t, c).
+        activation: nonlinearity of the candidate h: "tanh", "sigmoid" or "relu".
+        init_scale: parameters start uniform in (-init_scale, init_scale), except for the transform bias.
         transform_bias: initial value of the transform gates' bias, which is learned.
-        kernel_init, recurrent_kernel_init, bias_init: initialisers, as Flax's cells take them, in place of the uniform
-            ones: of `input_weight`, of each of `recurrent_weights`, of `bias` but for its transform gates.
+        kernel_init, recurrent_kernel_init, bias_init: initialisers, as in Flax's cells, that replace the uniform ones:
+            for `input_weight`, each of `recurrent_weights`, and `bias` except its transform gates.
         carry_init: initialiser of the carry; None is zeros.
-        dtype: of the computation, of outputs and carry; None is `param_dtype`.
-        param_dtype: of the parameters.
-        promote_dtype: brings a tuple of arrays to `dtype`, as in Flax's cells.
-        kernel_metadata, recurrent_kernel_metadata, bias_metadata: of the parameters, such as names for sharding.
+        dtype: dtype of the computation, of outputs and of the carry; None is `param_dtype`.
+        param_dtype: dtype of the parameters.
+        promote_dtype: converts a tuple of arrays to `dtype`, as in Flax's cells.
+        kernel_metadata, recurrent_kernel_metadata, bias_metadata: metadata of the parameters, such as names for
+            sharding.
         rngs: its stream `params` initialises the parameters.
 
     Attributes:

@@ -1,10 +1,10 @@
-"""The same results as recurrence.py, with a hand-written backward; read that file first.
+"""The same results as recurrence.py, with a hand-written backward; read recurrence.py first.
 
-The backward takes, per micro-step, one elementwise update and one matrix product, and after the last of them each
-weight's gradient as one matrix product over time and batch. Long windows are treated in slices of time.
+The backward needs one elementwise update and one matrix product per micro-step. After the loop, the gradient of each
+weight is one matrix product over time and batch. Long windows are processed in slices of time.
 
-`lax.scan` runs over time; the micro-steps are unrolled inside, so that every weight is an array of its own in the loop
-and none is sliced out of a stack at each step. Shapes are those of recurrence.py.
+`lax.scan` runs over time, and the micro-steps are unrolled inside. So every weight is a separate array in the loop, and
+none is sliced out of a stack at each step. Shapes are those of recurrence.py.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def fast_recurrence(
     update_mask: Array | None = None,
     recompute: bool = False,
 ) -> Array:
-    """`plain_recurrence` with a hand-written backward, which is itself differentiable in reverse mode.
+    """Like `plain_recurrence`, but with a hand-written backward, which is itself differentiable in reverse mode.
 
     Args:
         projected, state, recurrent_weights, biases, state_mask, activation, valid, update_mask: see `plain_recurrence`.
-        recompute: keep `projected` and the states for the backward but no gates, and compute these anew there, one
-            matrix product per micro-step: exact, in a little more time, and in less memory where there are several
-            slices.
+        recompute: for the backward, keep `projected` and the states but not the gates, and compute the gates again,
+            with one matrix product per micro-step. The result is exact. It takes a little more time, and less memory if
+            there are several slices.
 
     Returns:
         (T, B, H).

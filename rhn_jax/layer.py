@@ -30,33 +30,33 @@ RECURRENCES: dict[str, Recurrence] = {
 
 
 class RHN(nnx.Module):
-    """Recurrent Highway Network over sequences; it is called and answers as `nnx.RNN`.
+    """Recurrent Highway Network over a sequence, used like `nnx.RNN`.
 
     Zilly et al., "Recurrent Highway Networks", arXiv 1607.03474; SPEC.md section 7. Works in `nnx.Sequential` and
-    `nnx.Bidirectional`. `with jax.default_matmul_precision(...)` sets the precision of its matrix products, those of
-    the derivative included; a CPU keeps to full precision whatever is asked.
+    `nnx.Bidirectional`. `with jax.default_matmul_precision(...)` sets the precision of its matrix products, in the
+    backward pass too; a CPU always uses full precision.
 
     Args:
-        input_size: features E of the input of the first layer.
-        hidden_size: units H of every layer and direction.
-        recurrence_depth: micro-steps L per time step.
-        num_layers: layers stacked on each other.
-        bidirectional: every layer reads in both directions, each with weights of its own; the outputs stand side by
-            side, (..., 2H), the forward direction's first. `nnx.Bidirectional` of two `RHN` joins whole stacks instead.
-        time_major, return_carry, reverse, keep_order: what a call does that does not say otherwise.
+        input_size: number of input features E of the first layer.
+        hidden_size: number of units H of every layer and direction.
+        recurrence_depth: number of micro-steps L per time step.
+        num_layers: number of stacked layers.
+        bidirectional: every layer reads in both directions, each with its own weights; the outputs are concatenated,
+            (..., 2H), the forward direction first. `nnx.Bidirectional` of two `RHN` joins whole stacks instead.
+        time_major, return_carry, reverse, keep_order: defaults of the arguments of a call.
         drop_input, drop_state, drop_update: rates in [0, 1) of variational dropout (Gal and Ghahramani 2016): of a
-            layer's input, of what its gates see of its state, and of its candidate h. While training (`deterministic`
-            is False), every call draws masks of 0 or 1/keep by the stream `dropout` of `rngs`, for each layer,
-            direction and sequence once.
-        share_gate_masks: one mask for all gates (M = 1); otherwise one for each (M = G).
-        deterministic: True is no dropout. `layer.train()` and `layer.eval()` change it, as in `nnx.Dropout`.
+            layer's input, of its state as the gates see it, and of its candidate h. In training (`deterministic` is
+            False), every call draws masks with entries 0 or 1/keep from the stream `dropout` of `rngs`, one mask for
+            each layer, direction and sequence.
+        share_gate_masks: one mask for all gates (M = 1); otherwise one per gate (M = G).
+        deterministic: True turns dropout off. `layer.train()` and `layer.eval()` change it, as in `nnx.Dropout`.
         recurrence: "fast" has a hand-written backward; "plain" is slower and has forward mode too; "recompute" is
-            "fast" in less memory: it keeps no gates for the backward, and computes them again there.
+            "fast" with less memory: it does not store the gates, and computes them again in the backward.
         couple_gates, activation, cell_options, rngs: see `RHNCell`, whose keyword arguments are all accepted.
 
     Attributes:
         config: the `rhn.spec.layers.LayerConfig`.
-        cells: one `RHNCell` per layer and direction, which holds their parameters: layer by layer, forward first.
+        cells: one `RHNCell` per layer and direction, which holds the parameters: layer by layer, forward first.
 
     Raises:
         ValueError: an option has a value that is not accepted.
@@ -208,7 +208,7 @@ class RHN(nnx.Module):
         return [cell.initialize_carry(input_shape, rngs, carry_init) for cell in self.cells]
 
     def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
-        """Copy in the tensors of `rhn.spec.layers`: `layers.{i}.input_weight` and so on, of any port's layer.
+        """Load copies of the tensors of a layer of any port, by the names of `rhn.spec.layers.layer_parameter_shapes`.
 
         Raises:
             ValueError: they do not fit the layer.

@@ -1,4 +1,4 @@
-"""Layers on their own, as the conformance suite drives them: `RHN` as its users construct and call it."""
+"""`RHN` behind `rhn.backend.Layer`, for the conformance suite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-entropy without a second array of the logits' size."""
+"""Cross-entropy that needs no second array of the size of the logits."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from jax import Array
 def cross_entropy(logits: Array, targets: Array) -> Array:
     """Negative log-likelihoods (...) in nats of targets (...) under logits (..., V).
 
-    A comparison selects the target's logit, which XLA fuses into its passes over the logits, forward and backward;
-    the derivative of indexing, as in `optax.losses`, scatters into zeros of their size and adds them.
+    A comparison selects the logit of the target. XLA fuses it into its passes over the logits, forward and backward.
+    The derivative of indexing, as in `optax.losses`, would need another array of zeros of their size.
     """
     is_target = jnp.arange(logits.shape[-1]) == targets[..., None]  # (..., V), never in memory
     logit_of_target = jnp.where(is_target, logits, 0).sum(axis=-1)  # (...)

@@ -25,12 +25,12 @@ from rhn_jax.weights import copy_of, mask_tensors, put
 
 
 class Top(NamedTuple):
-    """What comes out of the layers.
+    """The outputs of the layers, before the softmax.
 
     Attributes:
         masked: (T, B, H).
         outputs: (T, B, H), not masked.
-        state: per layer (B, H) after the window.
+        state: per layer (B, H), the state after the window.
     """
 
     masked: Array
@@ -43,15 +43,15 @@ class RHNLanguageModel(nnx.Module):
 
     Args:
         config: the architecture.
-        init_scale, param_dtype, rngs, layer_options: see `RHN` and `RHNCell`; `layer_options` are all the others.
+        init_scale, param_dtype, rngs, layer_options: see `RHN` and `RHNCell`; `layer_options` are all others.
 
     Attributes:
-        embedding: (V, E); also the softmax weight if the configuration ties them.
+        embedding: (V, E); also the softmax weight if weights are tied.
         rhn: the `RHN` between embedding and softmax.
         softmax_weight: (H, V), or None if tied.
         softmax_bias: (V,).
-        projection_weight: (H, E) between the top layer and a softmax that is tied to an embedding of another width, or
-            None.
+        projection_weight: (H, E) between the top layer and the softmax, if weights are tied and E differs from H;
+            else None.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class RHNLanguageModel(nnx.Module):
 
         Args:
             tokens: (B, T) integers below V.
-            state: per layer (B, H) before the window; None is zero.
+            state: per layer (B, H), the state before the window; None is zero.
             masks: None drops nothing.
 
         Raises:
@@ -120,7 +120,7 @@ class RHNLanguageModel(nnx.Module):
         masks: VariationalMasks | None = None,
         length: Array | None = None,
     ) -> Top:
-        """All below the softmax; arguments as in `__call__`. With a `length`, (), only so many time steps are there."""
+        """All below the softmax; arguments as in `__call__`. Time steps after `length`, (), are padding."""
         masks = NO_MASKS if masks is None else masks
         check_masks(self.config, masks, *tokens.shape)
         embedding = self.embedding[...]  # (V, E)
@@ -153,14 +153,14 @@ class RHNLanguageModel(nnx.Module):
     def from_checkpoint(
         cls, path: str | os.PathLike[str], *, rngs: nnx.Rngs | None = None, **options: Any
     ) -> RHNLanguageModel:
-        """The model of a checkpoint, "best" or "last", of whichever port trained it.
+        """Load the model from a checkpoint, "best" or "last", of any port.
 
         Args:
-            path: of the file.
-            rngs, options: see `RHNLanguageModel`.
+            path: the checkpoint file.
+            rngs, options: arguments of the constructor, except `config`.
 
         Raises:
-            rhn.CheckpointError: the file is no checkpoint of a language model.
+            rhn.CheckpointError: the file is not a checkpoint of a language model.
         """
         tensors, metadata = load_checkpoint(path)
         if "config" not in metadata:
@@ -178,17 +178,17 @@ class RHNLanguageModel(nnx.Module):
         top_k: int | None = None,
         seed: int = 0,
     ) -> list[int]:
-        """`length` tokens that continue the prompt, drawn from the model's distribution; nothing is dropped.
+        """Sample `length` tokens that continue the prompt, without dropout.
 
-        With the same weights, the same in every port, up to rounding.
+        The tokens are the same in every port with the same weights, up to rounding.
 
         Args:
             prompt: at least one token, read first.
-            length: number of tokens to draw.
+            length: number of tokens to sample.
             temperature, top_k, seed: see `rhn.sampling.sample_tokens`.
 
         Raises:
-            ValueError: an argument is outside of what is accepted.
+            ValueError: an argument is not accepted.
         """
 
         def step(token: int, state: Any) -> tuple[NDArray, Any]:
@@ -199,7 +199,7 @@ class RHNLanguageModel(nnx.Module):
         return list(sample_tokens(step, prompt, length, temperature=temperature, top_k=top_k, seed=seed))
 
     def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
-        """Copy in the tensors of `rhn.spec.parameters`.
+        """Load copies of the tensors, by the names of `rhn.spec.parameters`.
 
         Raises:
             ValueError: they do not fit the configuration.

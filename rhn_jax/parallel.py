@@ -1,4 +1,4 @@
-"""Several devices and processes that train one model: a mesh of devices, and `jax.distributed` between processes."""
+"""Training of one model on several devices (a mesh) and in several processes (`jax.distributed`)."""
 
 from __future__ import annotations
 

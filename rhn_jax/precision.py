@@ -1,4 +1,4 @@
-"""How far the factors of matrix products are rounded."""
+"""The precision of matrix products: how far their factors are rounded."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The compiled functions of the backend: of a model's graph, its parameters and a window.
+"""The compiled functions of the backend; their arguments are a model's graph, its parameters and a window.
 
-They are compiled once per architecture, window shape and precision of matrix products, which they find in JAX's
+They are compiled once per architecture, window shape and precision of matrix products, which they read from JAX's
 configuration.
 """
 

@@ -37,11 +37,11 @@ def time_step(
     activation: str = "tanh",
     update_mask: Array | None = None,
 ) -> Array:
-    """The state (B, H) after the L micro-steps of one time step.
+    """The state (B, H) after one time step: L micro-steps, each with its own weights and biases.
 
     Args:
-        s: (B, H), the state after the time step before.
-        projected: (B, G*H), what the input adds to the gates' arguments, at the first micro-step only.
+        s: (B, H), the state before.
+        projected: (B, G*H), masked input times input weight; it is added at the first micro-step only.
         recurrent_weights, biases, state_mask, activation, update_mask: see `plain_recurrence`.
     """
     for step, (weight, bias) in enumerate(zip(recurrent_weights, biases, strict=True)):
@@ -62,17 +62,17 @@ def plain_recurrence(
     valid: Array | None = None,
     update_mask: Array | None = None,
 ) -> Array:
-    """States after every time step of a window, differentiated by JAX: any order, any mode; slower.
+    """States after every time step of a window. JAX has derivatives of any order and any mode; slower.
 
     Args:
-        projected: (T, B, G*H) masked input times input weight.
-        state: (B, H) before the window.
+        projected: (T, B, G*H), masked input times input weight.
+        state: (B, H), the state before the window.
         recurrent_weights: L matrices (H, G*H), one block of H columns per gate.
         biases: (L, G*H).
-        state_mask: (M, B, H) constant over time and micro-steps, or None.
-        activation: of the candidate h; "tanh", "sigmoid" or "relu".
-        valid: (T, B, 1) truth values; where one is False, the state is held (SPEC.md 7.2). None: all are True.
-        update_mask: (B, H) on the candidate h, constant over time and micro-steps, or None.
+        state_mask: (M, B, H), constant over time and micro-steps, or None.
+        activation: nonlinearity of the candidate h: "tanh", "sigmoid" or "relu".
+        valid: (T, B, 1) booleans; where False, the state is held (SPEC.md 7.2). None: all are True.
+        update_mask: (B, H), for the candidate h, constant over time and micro-steps, or None.
 
     Returns:
         (T, B, H).
@@ -89,12 +89,12 @@ def plain_recurrence(
 
 
 def masked_linear(x: Array, weight: Array, mask: Array | None) -> Array:
-    """(x * mask) @ weight, every gate with its own mask.
+    """(x * mask) @ weight, where each gate may have its own mask.
 
     Args:
         x: (..., B, features).
         weight: (features, G*H).
-        mask: (M, B, features), or (M, ..., B, features), M = 1 if the gates share it, else G; or None.
+        mask: (M, B, features), or (M, ..., B, features), or None. M = 1 if the gates share a mask, else G.
 
     Returns:
         (..., B, G*H).

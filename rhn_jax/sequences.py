@@ -1,4 +1,4 @@
-"""Sequences of different lengths in one batch, padded at their ends. Arrays have time first: (T, B, features)."""
+"""Sequences of different lengths in one batch, padded at their ends. Time is the first axis: (T, B, features)."""
 
 from __future__ import annotations
 

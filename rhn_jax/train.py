@@ -1,4 +1,4 @@
-"""Command line: `python -m rhn_jax.train [command] with [named configs] [option=value ...]`."""
+"""The command line: `python -m rhn_jax.train [COMMAND] [with [RECIPE] [OPTION=VALUE ...]]`."""
 
 from rhn.training.command_line import run
 

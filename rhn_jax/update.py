@@ -1,4 +1,4 @@
-"""What a training step does with the gradients: `rhn.spec.reference.update` by optax."""
+"""The update rule of a training step: `rhn.spec.reference.update` with optax (SPEC.md 5.3 to 5.10)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Scalar: TypeAlias = Array | np.floating[Any] | float
 
 
 class Rates(NamedTuple):
-    """What may change from step to step; scalars."""
+    """Scalars that may change from step to step."""
 
     learning_rate: Scalar
     weight_decay: Scalar
@@ -29,12 +29,12 @@ class Rates(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What an optimiser remembers from step to step.
+    """The state of the optimiser.
 
     Attributes:
-        optax: state of the transformation.
-        averaged_steps: () integer, how many steps `average` is the mean of; None if the weights are not averaged.
-        average: mean of the parameters after each of these steps; None likewise.
+        optax: state of the optax transformation.
+        averaged_steps: () integer, number of steps in `average`; None if the weights are not averaged.
+        average: mean of the parameters after each of these steps; None if the weights are not averaged.
     """
 
     optax: optax.OptState
@@ -44,10 +44,10 @@ class Memory(NamedTuple):
 
 @dataclass(frozen=True)
 class Update:
-    """Changes parameters and memory. It holds neither: both go through the compiled function that it is called in.
+    """Computes new parameters and a new optimiser state. It holds neither: a compiled function takes and returns them.
 
     Args:
-        optimizer: what is done.
+        optimizer: the update rule.
     """
 
     optimizer: Optimizer
@@ -55,7 +55,7 @@ class Update:
     def __call__(self, params: Tree, gradients: Tree, memory: Memory, rates: Rates) -> tuple[Tree, Memory, Array]:
         """Parameters and memory after one step, and the global norm of the gradients before clipping.
 
-        `gradients` hold the weight decay unless it is decoupled.
+        `gradients` include weight decay unless it is decoupled.
         """
         updates, optax_state = self._transformation(rates).update(gradients, memory.optax, params)
         params = optax.apply_updates(params, updates)

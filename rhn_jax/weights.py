@@ -1,4 +1,4 @@
-"""Between the specification's tensors and the port's parameters, and masks as the port's tensors."""
+"""Converts parameters and masks between the specification's arrays and this port's arrays."""
 
 from __future__ import annotations
 

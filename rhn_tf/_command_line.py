@@ -1,4 +1,4 @@
-"""Imported before TensorFlow is: `python -m rhn_tf.train` shows its own lines only. Other programs are left alone."""
+"""Must be imported before TensorFlow: silences TensorFlow's messages in `python -m rhn_tf.train`, and only there."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Imported before anything else: Keras must run on TensorFlow here."""
+"""Must be imported first: makes Keras run on TensorFlow."""
 
 _BACKENDS = ("jax", "torch", "openvino")  # the modules that Keras imports where it is configured for another backend
 

@@ -1,4 +1,4 @@
-"""The tf backend: what `rhn.training` and the conformance suite drive."""
+"""The tf backend, as `rhn.training` and the conformance suite use it."""
 
 from __future__ import annotations
 

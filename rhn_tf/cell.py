@@ -27,9 +27,10 @@ OPTIONS = (
 
 @keras.saving.register_keras_serializable(package="rhn_tf")
 class RHNCell(keras.layers.Layer, DropoutRNNCell):
-    """One time step of a Recurrent Highway Network layer: L micro-steps of coupled (or not) highway gates.
+    """One time step of a Recurrent Highway Network layer: L micro-steps with coupled or uncoupled gates.
 
-    Zilly et al., "Recurrent Highway Networks", arXiv 1607.03474. Micro-step l computes, for the gates g = h, t and c,
+    Zilly et al., "Recurrent Highway Networks", arXiv 1607.03474. A time step starts from the previous state s. Each
+    micro-step l = 0, ..., L-1 computes, for every gate g in h, t and, if not coupled, c:
 
         z_g = (s * mask_g) @ R[l,g] + b[l,g]                       SPEC.md 2.2
               (+ (x * mask_g) @ W[g]  at the first micro-step)     SPEC.md 2.3
@@ -38,34 +39,34 @@ class RHNCell(keras.layers.Layer, DropoutRNNCell):
         c = 1 - t  if the gates are coupled, else  sigmoid(z_c)    equation 9, SPEC.md 2.5 and 2.6
         s = h * t + s * c                                          equation 6, SPEC.md 2.4
 
-    Works inside `keras.layers.RNN`; `RHN` does the same faster.
+    Works inside `keras.layers.RNN`. `RHN` computes the same faster.
 
     Args:
-        units: H.
-        recurrence_depth: micro-steps L per time step.
-        couple_gates: the carry gate is 1 - t (G = 2 gates: h, t); otherwise it has weights of its own (G = 3: h, t, c).
-        activation: of the candidate h; "tanh", "sigmoid" or "relu".
+        units: number of units H.
+        recurrence_depth: number of micro-steps L per time step.
+        couple_gates: the carry gate is 1 - t (G = 2 gates: h, t); otherwise it has its own weights (G = 3: h, t, c).
+        activation: nonlinearity of the candidate h: "tanh", "sigmoid" or "relu".
         use_bias: whether there are biases.
-        init_scale: parameters start uniform in (-init_scale, init_scale), but for the transform bias.
+        init_scale: parameters start uniform in (-init_scale, init_scale), except for the transform bias.
         transform_bias: initial value of the transform gates' bias, which is learned.
-        kernel_initializer, recurrent_initializer, bias_initializer: of Keras; take the place of `init_scale` for the
-            input weight, each recurrent weight, and all biases but the transform gates'.
-        kernel_regularizer, recurrent_regularizer, bias_regularizer: of Keras.
-        kernel_constraint, recurrent_constraint, bias_constraint: of Keras.
-        drop_input, drop_state, drop_update: rates of variational dropout while training, of the inputs, of what the
-            gates see of the state, and of the candidate h: one mask per sequence, constant over time and micro-steps.
-            `dropout` and `recurrent_dropout` are Keras' names of the first two.
+        kernel_initializer, recurrent_initializer, bias_initializer: Keras initializers that replace `init_scale` for
+            the input weight, each recurrent weight, and all biases except the transform gates'.
+        kernel_regularizer, recurrent_regularizer, bias_regularizer: Keras regularizers.
+        kernel_constraint, recurrent_constraint, bias_constraint: Keras constraints.
+        drop_input, drop_state, drop_update: rates of variational dropout in training: of the input, of the state as
+            the gates see it, and of the candidate h. There is one mask per sequence, constant over time and
+            micro-steps. `dropout` and `recurrent_dropout` are Keras' names for the first two.
         share_gate_masks: one mask for all gates (M = 1); otherwise one per gate (M = G).
-        seed: of these masks.
-        matmul_dtype: of the factors of matrix products, "bfloat16" or "float16"; everything else stays in the layer's
-            own dtype, which is that of the factors too if this is None.
-        kwargs: of `keras.layers.Layer`; `dtype` may be a policy such as "mixed_bfloat16".
+        seed: seed of these masks.
+        matmul_dtype: dtype of the factors of matrix products, "bfloat16" or "float16"; None is the layer's own dtype.
+            Everything else stays in the layer's own dtype.
+        kwargs: arguments of `keras.layers.Layer`; `dtype` may be a policy such as "mixed_bfloat16".
 
     Attributes:
         input_weight: W (E, G*H), one block of H columns per gate, as Keras' `kernel`.
         recurrent_weights: R, L matrices (H, G*H).
         bias: b (L, G*H), or None.
-        precision: of the matrix products.
+        precision: precision of the matrix products.
 
     Raises:
         ValueError: an option has a value that is not accepted.

@@ -1,9 +1,9 @@
-"""rhn-convert: a checkpoint of the authors' TensorFlow 1 program becomes one of this collection.
+"""rhn-convert: converts a checkpoint of the authors' TensorFlow 1 program to a checkpoint of this project.
 
     rhn-convert ptb_1_best_model.ckpt converted.safetensors --dataset ptb
     python -m rhn_torch.train evaluate with checkpoint=converted.safetensors
 
-Their program is `rhn_train.py` of jzilly/RecurrentHighwayNetworks (2017). It saves, named by its variable scopes:
+Their program is `rhn_train.py` of jzilly/RecurrentHighwayNetworks (2017). It saves these tensors, named by scopes:
 
     model/embedding                          (V, E)
     model/RHN{layer}/h_0/Linear/Matrix       (E_i + H, H)   input rows, then recurrent rows; t_0 likewise

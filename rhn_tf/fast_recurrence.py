@@ -1,9 +1,9 @@
-"""The same results as `recurrence.py`, with a hand-written backward; read that file first.
+"""The same results as `recurrence.py`, with a hand-written backward; read recurrence.py first.
 
-Forward and backward are a `tf.while_loop` over time with the micro-steps unrolled inside, and run eagerly, in a
-`tf.function` and with `jit_compile=True`. XLA is where they are fast, on the CPU too: its matrix products are no slower
-in a loop than TensorFlow's own are outside, and it fuses everything between two of them. So nothing here is arranged to
-save elementwise operations: what the backward needs of a micro-step is computed when it is needed, not in bulk.
+Forward and backward are a `tf.while_loop` over time with the micro-steps unrolled inside. They run eagerly, in a
+`tf.function` and with `jit_compile=True`. They are fast under XLA, on the CPU too: its matrix products in a loop are as
+fast as TensorFlow's own outside of one, and it fuses everything between two products. So this code does not try to save
+elementwise operations: what the backward needs of a micro-step is computed when it is needed, not in bulk.
 
 Shapes: as in `recurrence.py`.
 """

@@ -33,26 +33,26 @@ class RHN(keras.layers.Layer):
     and within `Bidirectional` and `TimeDistributed`.
 
     Args:
-        units: H of every layer.
-        recurrence_depth: micro-steps L per time step.
-        num_layers: layers stacked on each other.
+        units: number of units H of every layer.
+        recurrence_depth: number of micro-steps L per time step.
+        num_layers: number of stacked layers.
         couple_gates, activation, use_bias, init_scale, transform_bias, matmul_dtype: see `RHNCell`.
-        kernel_initializer and the eight others of Keras: see `RHNCell`.
+        kernel_initializer and the other eight Keras arguments: see `RHNCell`.
         drop_input, drop_state, drop_update, dropout, recurrent_dropout, share_gate_masks, seed: see `RHNCell`. Each
-            layer draws its own masks, anew for every call.
+            layer draws its own masks, newly for every call.
         recurrence: "fast" has a hand-written backward; "plain" is slower and has derivatives of any order; "recompute"
-            is "fast" in less memory: it keeps no gates for the backward, and computes them again there.
-        return_sequences: give the state of the top layer after every time step, not only after the last.
-        return_state: give the last state of every layer as well.
+            is "fast" with less memory: it does not store the gates, and computes them again in the backward.
+        return_sequences: return the state of the top layer after every time step, not only after the last.
+        return_state: also return the last state of every layer.
         go_backwards: read the sequence from its end, and return the outputs in that order.
-        stateful: start every call where the last one ended; needs a fixed batch size.
-        unroll: one program without a loop, differentiated by TensorFlow; needs a fixed number of time steps.
-        zero_output_for_mask: outputs of masked time steps are 0; otherwise they repeat the output before.
-        kwargs: of `keras.layers.Layer`; `dtype` may be a policy such as "mixed_bfloat16".
+        stateful: start every call from the state after the previous call; needs a fixed batch size.
+        unroll: build a program without a loop, differentiated by TensorFlow; needs a fixed number of time steps.
+        zero_output_for_mask: outputs of masked time steps are 0; otherwise they repeat the previous output.
+        kwargs: arguments of `keras.layers.Layer`; `dtype` may be a policy such as "mixed_bfloat16".
 
     Attributes:
         cells: one `RHNCell` per layer, which holds the layer's parameters.
-        states: of a stateful layer, per layer a variable (B, H); else None.
+        states: for a stateful `RHN`, one variable (B, H) per layer; else None.
 
     Raises:
         ValueError: an option has a value that is not accepted.

@@ -1,4 +1,4 @@
-"""Layers on their own for the conformance suite, made as users of Keras make them."""
+"""`RHN` behind `rhn.backend.Layer`, for the conformance suite."""
 
 from __future__ import annotations
 

@@ -25,12 +25,12 @@ _OPTIONS_OF_RHN = ("recurrence", "init_scale", "transform_bias", "matmul_dtype")
 
 
 class Top(NamedTuple):
-    """What comes out of the layers.
+    """The outputs of the layers, before the softmax.
 
     Attributes:
         masked: (B, T, H).
         outputs: (B, T, H), not masked.
-        state: per layer (B, H) after the window.
+        state: per layer (B, H), the state after the window.
     """
 
     masked: tf.Tensor
@@ -42,22 +42,22 @@ class Top(NamedTuple):
 class RHNLanguageModel(keras.Model):
     """Language model of Zilly et al., arXiv 1607.03474, section 5.
 
-    `fit` and `evaluate` with one loss score the logits; Keras takes the mean over the window as well.
+    `fit` and `evaluate` apply the loss to the logits. Keras averages the loss over the window as well.
 
     Args:
         config: the architecture.
         recurrence, init_scale, transform_bias, matmul_dtype: see `RHN`. The softmax projection is a matrix product too.
-        return_state: give the last state of every layer beside the logits.
-        kwargs: of `keras.Model`; `dtype` may be a policy such as "mixed_bfloat16".
+        return_state: return the last state of every layer beside the logits.
+        kwargs: arguments of `keras.Model`; `dtype` may be a policy such as "mixed_bfloat16".
 
     Attributes:
-        embedding: (V, E); also the softmax weight if the configuration ties them.
+        embedding: (V, E); also the softmax weight if weights are tied.
         rhn: the `RHN` between embedding and softmax.
         softmax_weight: (H, V), or None if tied.
         softmax_bias: (V,).
-        projection_weight: (H, E) between the top layer and a softmax that is tied to an embedding of another width, or
-            None.
-        precision: of the softmax's product; the cells hold that of their own.
+        projection_weight: (H, E) between the top layer and the softmax, if weights are tied and E differs from H;
+            else None.
+        precision: precision of the product with the softmax weight; each cell holds its own.
     """
 
     def __init__(
@@ -95,11 +95,11 @@ class RHNLanguageModel(keras.Model):
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike[str], **options: Any) -> RHNLanguageModel:
-        """The model of a checkpoint that a run in any backend has written, best or last.
+        """Load the model from a checkpoint, "best" or "last", of any port.
 
         Args:
-            path: of the file.
-            options: of the model, all but `config`.
+            path: the checkpoint file.
+            options: arguments of the constructor, except `config`.
 
         Raises:
             CheckpointError: the file is not a checkpoint of a language model.
@@ -134,7 +134,7 @@ class RHNLanguageModel(keras.Model):
 
         Args:
             tokens: (B, T) integers below V.
-            state: per layer (B, H) before the window; None is zero.
+            state: per layer (B, H), the state before the window; None is zero.
             masks: of tensors or NumPy arrays; None drops nothing.
         """
         tokens = tf.cast(tokens, tf.int32)  # Keras exports a model's inputs as floats where it is not told otherwise
@@ -229,17 +229,17 @@ class RHNLanguageModel(keras.Model):
         top_k: int | None = None,
         seed: int = 0,
     ) -> list[int]:
-        """`length` tokens that continue the prompt, drawn from the model's distribution; nothing is dropped.
+        """Sample `length` tokens that continue the prompt, without dropout.
 
-        With the same weights, the same in every port, up to rounding.
+        The tokens are the same in every port with the same weights, up to rounding.
 
         Args:
             prompt: at least one token, read first.
-            length: number of tokens to draw.
+            length: number of tokens to sample.
             temperature, top_k, seed: see `rhn.sampling.sample_tokens`.
 
         Raises:
-            ValueError: an argument is outside of what is accepted.
+            ValueError: an argument is not accepted.
         """
         if not self.built:
             self.build((None, None))

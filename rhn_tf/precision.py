@@ -1,9 +1,9 @@
-"""How far the factors of matrix products are rounded.
+"""The precision of matrix products: how far their factors are rounded.
 
-One object says it: `Precision`. `backend.build` makes it from the name of a precision and the device; a Keras layer
-makes it from its option `matmul_dtype`. `RHNCell` and `RHNLanguageModel` hold it and hand it to the recurrence beside
-their weights, and each product of the port is asked of it. Keras' own policies, such as "mixed_bfloat16", work
-besides: a layer under one computes everything, not only its products, in the lower precision.
+The object `Precision` holds it. `backend.build` makes this object from the name of a precision and the device; a Keras
+layer makes it from its option `matmul_dtype`. `RHNCell` and `RHNLanguageModel` hold it, pass it to the recurrence with
+their weights, and compute all products through it. Keras' own policies, such as "mixed_bfloat16", work as well: under
+such a policy, a layer computes everything in the lower precision, not only its products.
 """
 
 from __future__ import annotations

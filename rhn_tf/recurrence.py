@@ -38,9 +38,12 @@ def time_step(
     precision: Precision = UNROUNDED,
     update_mask: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """The state after one time step (B, H): L micro-steps from the state s (B, H), the first with the input.
+    """The state (B, H) after one time step: L micro-steps, each with its own weights and biases.
 
-    `projected` (B, G*H) is the masked input times the input weight; for the rest see `plain_recurrence`.
+    Args:
+        s: (B, H), the state before.
+        projected: (B, G*H), masked input times input weight; it is added at the first micro-step only.
+        recurrent_weights, biases, state_mask, activation, precision, update_mask: see `plain_recurrence`.
     """
     for step, (weight, bias) in enumerate(zip(recurrent_weights, tf.unstack(biases), strict=True)):
         z = masked_linear(s, weight, state_mask, precision) + bias  # (B, G*H)
@@ -62,19 +65,19 @@ def plain_recurrence(
     update_mask: tf.Tensor | None = None,
     unroll: bool = False,
 ) -> tf.Tensor:
-    """States after every time step of a window, differentiated by TensorFlow: any order, any argument.
+    """States after every time step of a window. TensorFlow has derivatives of any order and any argument.
 
     Args:
-        projected: (T, B, G*H) masked input times input weight.
-        state: (B, H) before the window.
+        projected: (T, B, G*H), masked input times input weight.
+        state: (B, H), the state before the window.
         recurrent_weights: L matrices (H, G*H), one block of H columns per gate, as Keras' `recurrent_kernel`.
         biases: (L, G*H).
-        state_mask: (M, B, H) constant over time and micro-steps, or None.
-        activation: of the candidate h; "tanh", "sigmoid" or "relu".
-        precision: of the matrix products.
-        valid: (T, B, 1) truth values; where one is False, the state is held (SPEC.md 7.2). None: all are True.
-        update_mask: (B, H) on the candidate h, constant over time and micro-steps, or None.
-        unroll: one program without a loop, for a known T; its size grows with T.
+        state_mask: (M, B, H), constant over time and micro-steps, or None.
+        activation: nonlinearity of the candidate h: "tanh", "sigmoid" or "relu".
+        precision: precision of the matrix products.
+        valid: (T, B, 1) booleans; where False, the state is held (SPEC.md 7.2). None: all are True.
+        update_mask: (B, H), for the candidate h, constant over time and micro-steps, or None.
+        unroll: build a program without a loop, for a known T; its size grows with T.
 
     Returns:
         (T, B, H).
@@ -102,13 +105,13 @@ def plain_recurrence(
 def masked_linear(
     x: tf.Tensor, weight: tf.Tensor, mask: tf.Tensor | None, precision: Precision = UNROUNDED
 ) -> tf.Tensor:
-    """(x * mask) @ weight, every gate with its own mask.
+    """(x * mask) @ weight, where each gate may have its own mask.
 
     Args:
         x: (..., B, features).
         weight: (features, G*H).
-        mask: (M, B, features), or (M, ..., B, features), M = 1 if the gates share it, else G; or None.
-        precision: of the matrix products.
+        mask: (M, B, features), or (M, ..., B, features), or None. M = 1 if the gates share a mask, else G.
+        precision: precision of the matrix products.
 
     Returns:
         (..., B, G*H).

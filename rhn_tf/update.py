@@ -1,4 +1,4 @@
-"""What a training step does with the gradients; `rhn.spec.reference.update` on the device."""
+"""The update rule of a training step: `rhn.spec.reference.update` on the device (SPEC.md 5.3 to 5.10)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from rhn_tf.weights import from_spec, to_spec
 
 
 class Update:
-    """Changes parameters in place, and keeps what the optimiser remembers.
+    """Changes the parameters and the optimiser state in place.
 
-    TensorFlow does it and not XLA, which would copy all parameters on a CPU.
+    TensorFlow computes this without XLA, which would copy all parameters on a CPU.
 
     Args:
-        optimizer: what is done.
-        config: of the model.
-        parameters: to be changed, in the order of `RHNLanguageModel.parameters`.
-        state: what an optimiser remembered that did the same before; {} at the start.
+        optimizer: the update rule.
+        config: the architecture.
+        parameters: parameters in the order of `RHNLanguageModel.parameters`; they are changed.
+        state: the optimiser state to start from; {} at the start.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Update:
         weight_decay: tf.Tensor,
         max_grad_norm: tf.Tensor,
     ) -> tf.Tensor:
-        """One step; `gradients` hold the weight decay unless it is decoupled. Returns their norm before clipping."""
+        """One step; `gradients` include weight decay unless it is decoupled. Returns their norm before clipping."""
         norm = tf.linalg.global_norm(gradients)
         scale = max_grad_norm / tf.maximum(norm, max_grad_norm)
         if self._optimizer.name == "sgd":
@@ -61,7 +61,7 @@ class Update:
         return norm
 
     def state(self) -> OptimizerState:
-        """Copies of what is remembered, by the names of `rhn.spec.optimizers`."""
+        """Copies of the optimiser state, by the names of `rhn.spec.optimizers`."""
         step, averaged_steps = int(self._step), int(self._averaged_steps)
         stepped, averaged = step > 0 and self._optimizer.name == "adam", averaged_steps > 0
         return pack_optimizer_state(
@@ -115,6 +115,6 @@ class Update:
             parameter.assign_sub(learning_rate / mean_scale * mean / root)
 
     def _clipped(self, gradient: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-        """The gradient scaled, and its entries limited."""
+        """The gradient, scaled and with its entries clipped."""
         limit = self._optimizer.max_grad_value
         return scale * gradient if limit is None else tf.clip_by_value(scale * gradient, -limit, limit)

@@ -1,7 +1,7 @@
-"""Between the specification's tensors and those of this port: parameters by name, and masks.
+"""Converts parameters and masks between the specification's arrays and this port's tensors.
 
-The specification keeps the gates in an axis of their own, (G, features, H); this port has them side by side in the
-columns, (features, G*H), so that one product serves all gates, as Keras' kernels do.
+The specification has one matrix (features, H) per gate. This port has one matrix (features, G*H) for all gates, with a
+block of H columns per gate, as in Keras' kernels, so that one product serves all gates.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks of what goes into the layers, and names that arguments had before."""
+"""Checks of the layers' arguments, and the arguments' former names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The torch backend: what `rhn.training` and the conformance suite drive."""
+"""The torch backend, as `rhn.training` and the conformance suite use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RHNCell: the parameters of one layer, and its time step."""
+"""RHNCell: the parameters of one layer, and one time step."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from rhn_torch.recurrence import masked_linear, plain_recurrence
 class RHNCell(nn.Module):
     """One time step of a Recurrent Highway Network layer, used like `nn.GRUCell`.
 
-    A time step takes L micro-steps, l = 0..L-1, from the state s of the time step before. With gates g in {h, t}, or
-    {h, t, c} (Zilly et al., arXiv 1607.03474; `*` elementwise, row vectors):
+    A time step starts from the previous state s and takes L micro-steps, l = 0..L-1. With the gates g in {h, t}, or
+    {h, t, c} (Zilly et al., arXiv 1607.03474; row vectors, `*` is elementwise):
 
         z_g = (s * mask_g) @ R[l,g] + b[l,g]  (+ (x * mask_g) @ W[g]  at the first micro-step)    SPEC 2.2, 2.3
         h = tanh(z_h)   t = sigmoid(z_t)   c = 1 - t, or sigmoid(z_c)                             eq. 7-9, SPEC 2.4-2.6
         s = h * t + s * c                                                                         eq. 6, SPEC 2.4
 
     Args:
-        input_size: features E of the input.
-        hidden_size: units H.
-        recurrence_depth: micro-steps L per time step.
-        bias: the gates have biases b; without them, transform_bias has no effect.
-        couple_gates: the carry gate is 1 - t (G = 2 gates: h, t); otherwise it has weights of its own (G = 3: h, t, c).
-        activation: of the candidate h; "tanh", "sigmoid" or "relu".
-        init_scale: parameters start uniform in (-init_scale, init_scale), but for the transform bias.
+        input_size: number of input features E.
+        hidden_size: number of units H.
+        recurrence_depth: number of micro-steps L per time step.
+        bias: whether the gates have biases b; without them, transform_bias has no effect.
+        couple_gates: the carry gate is 1 - t (G = 2 gates: h, t); otherwise it has its own weights (G = 3: h, t, c).
+        activation: nonlinearity of the candidate h: "tanh", "sigmoid" or "relu".
+        init_scale: parameters start uniform in (-init_scale, init_scale), except for the transform bias.
         transform_bias: initial value of the transform gates' bias, which is learned.
-        device: of the parameters.
-        dtype: of the parameters.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
 
     Attributes:
         input_weight: (G*H, E), one block of H rows per gate, as `nn.LSTMCell` stacks them.
@@ -85,7 +85,7 @@ class RHNCell(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew."""
+        """Draw new initial values of all parameters."""
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.uniform_(-self.init_scale, self.init_scale)

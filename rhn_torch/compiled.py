@@ -1,7 +1,8 @@
-"""The fast recurrence as one operation that `torch.compile` does not look into.
+"""The fast recurrence as one operation that `torch.compile` does not trace.
 
-Traced, the loops over time and micro-steps would be thousands of operations, compiled for minutes and anew for every
-length. Here the compiler sees two operations, a window forward and a window backward, and what shapes they give.
+If traced, the loops over time and micro-steps would become thousands of operations. Compiling them would take minutes,
+again for every length. Here the compiler sees only two operations, the forward and the backward pass of a window, and
+the shapes of their results.
 """
 
 from collections.abc import Sequence

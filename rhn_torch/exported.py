@@ -1,4 +1,4 @@
-"""The recurrence in programs that are exported (`torch.export`, ONNX) or traced."""
+"""The recurrence for exported programs (`torch.export`, ONNX) and traced programs."""
 
 from __future__ import annotations
 

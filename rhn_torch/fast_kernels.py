@@ -1,13 +1,14 @@
-"""What `fast_recurrence` computes: a window forward and backward, by hand.
+"""The computation behind `fast_recurrence`: forward and backward of a window, written by hand.
 
-The backward computes all pointwise factors in bulk, then per micro-step one elementwise update and one matrix product,
-then each weight's gradient as one matrix product over time and batch. Shapes: see recurrence.py.
+The backward first computes all pointwise factors in bulk. Then each micro-step needs one elementwise update and one
+matrix product. At the end, the gradient of each weight is one matrix product over time and batch. Shapes: see
+recurrence.py.
 
-Gates are an axis of their own, (G, B, H), and one `bmm` projects them side by side, with or without masks of their own:
-on a CPU, large weights are multiplied faster so than by one product that is G times as wide.
+Gates have their own axis, (G, B, H), and one `bmm` computes their products, whether or not they share a mask. On a CPU,
+this is faster for large weights than one product that is G times as wide.
 
-Lists of views are made before the loops, and everything inside them works in place: at small sizes the time goes into
-creating tensors, not into arithmetic.
+Lists of views are made before the loops, and everything inside the loops works in place: at small sizes, creating
+tensors takes longer than arithmetic.
 """
 
 from __future__ import annotations

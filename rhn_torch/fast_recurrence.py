@@ -1,6 +1,7 @@
-"""The same results as recurrence.py, with a hand-written backward; read that file first.
+"""The same results as recurrence.py, with a hand-written backward; read recurrence.py first.
 
-Here it is fitted into torch: autograd, autocast, `torch.func`, `torch.compile`. What it computes is in fast_kernels.py.
+This file connects the computation, which is in fast_kernels.py, with autograd, autocast, `torch.func` and
+`torch.compile`.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ def fast_recurrence(
     recompute: bool = False,
     padding: Tensor | None = None,
 ) -> Tensor:
-    """As `plain_recurrence`, faster, with first derivatives only.
+    """Like `plain_recurrence`, but faster and with first derivatives only.
 
-    Within the transforms of `torch.func`, which take plain operations only, it is `plain_recurrence`.
+    Within the transforms of `torch.func`, which need plain operations, it calls `plain_recurrence`.
 
-    Under `torch.autocast` the factors of the products are rounded; states, gates and gradients remain as they are.
+    Under `torch.autocast` the factors of the products are rounded; states, gates and gradients keep their dtype.
 
     Args:
         projected, state, recurrent_weights, biases, activation, padding: see `plain_recurrence`.
-        state_mask, update_mask: likewise, but not differentiable here.
-        recompute: keep `projected` and the states for the backward but no gates, and compute the gates anew there, one
-            matrix product per micro-step: exact, in less memory and a little more time.
+        state_mask, update_mask: see `plain_recurrence`; not differentiable here.
+        recompute: for the backward, keep `projected` and the states but not the gates, and compute the gates again,
+            with one matrix product per micro-step. The result is exact. It takes a little more time, and less memory.
 
     Returns:
         (T, B, H).

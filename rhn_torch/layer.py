@@ -59,27 +59,28 @@ class RHN(nn.Module):
     Zilly et al., "Recurrent Highway Networks", arXiv 1607.03474; SPEC.md section 7.
 
     Args:
-        input_size: features E of the input of the first layer.
-        hidden_size: units H of every layer and direction.
-        recurrence_depth: micro-steps L per time step.
-        num_layers: layers stacked on each other.
+        input_size: number of input features E of the first layer.
+        hidden_size: number of units H of every layer and direction.
+        recurrence_depth: number of micro-steps L per time step.
+        num_layers: number of stacked layers.
         batch_first: input and output are (B, T, features) instead of (T, B, features). States are not affected.
         bias: see `RHNCell`.
-        dropout: while training, probability of dropping each value of a layer's output, but for the last layer's.
-        bidirectional: every layer reads in both directions, with weights for each; outputs are (..., 2*H).
-        reverse: the layer reads from the last time step to the first. Outputs stand in the order of time.
-        drop_input, drop_state, drop_update: while training, probability of dropping each feature of a cell's input,
-            each unit of its state, and each unit of its candidate h, for a whole sequence: variational dropout, drawn
-            by torch's generator for every call, layer, direction and row, and constant over time and micro-steps.
-        share_gate_masks: the gates drop the same units; otherwise each drops its own.
+        dropout: in training, probability of dropping each value of a layer's output, except for the last layer.
+        bidirectional: every layer reads in both directions, each with its own weights; outputs are (..., 2*H).
+        reverse: the layer reads from the last time step to the first. Outputs are in the order of time.
+        drop_input, drop_state, drop_update: in training, probability of dropping each feature of a cell's input, each
+            unit of its state, and each unit of its candidate h, for a whole sequence (variational dropout). Masks are
+            drawn by torch's generator for every call, layer, direction and row, and are constant over time and
+            micro-steps.
+        share_gate_masks: all gates drop the same units; otherwise each gate drops its own.
         couple_gates, activation, init_scale, transform_bias, device, dtype: see `RHNCell`.
         recurrence: "fast" has a hand-written backward; "plain" is slower and has derivatives of any order; "recompute"
-            is "fast" in less memory: it keeps no gates for the backward, and computes them again there;
-            "triton" is "fast" in kernels for NVIDIA GPUs, in float32, and needs the package triton.
+            is "fast" with less memory: it does not store the gates, and computes them again in the backward;
+            "triton" is "fast" with kernels for NVIDIA GPUs, in float32, and needs the package triton.
 
     Attributes:
         cells: one `RHNCell` per layer, which holds the layer's parameters.
-        reverse_cells: likewise for the reverse direction, if `bidirectional`; else empty.
+        reverse_cells: one `RHNCell` per layer for the reverse direction, if `bidirectional`; else empty.
 
     Raises:
         ValueError: an option has a value that is not accepted.
@@ -162,7 +163,7 @@ class RHN(nn.Module):
         self.reverse_cells = make_cells(bidirectional)
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew."""
+        """Draw new initial values of all parameters."""
         for cell, _ in self._cells():
             cell.reset_parameters()
 
@@ -299,10 +300,10 @@ class RHN(nn.Module):
         )
 
     def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
-        """Copy in the tensors of `rhn.spec.layers.layer_parameter_shapes`, from a layer of any port.
+        """Load copies of the tensors of a layer of any port, by the names of `rhn.spec.layers.layer_parameter_shapes`.
 
         Raises:
-            ValueError: they do not fit, or the layer has no biases and some of theirs are not zero.
+            ValueError: the tensors do not fit, or the layer has no biases and some given biases are not zero.
         """
         values = layers_from_spec(self.config, parameters)
         own = dict(self.named_parameters())
@@ -314,7 +315,7 @@ class RHN(nn.Module):
                 parameter.copy_(values[name])
 
     def export_parameters(self) -> dict[str, NDArray]:
-        """Copies of the parameters as `load_parameters` takes them; zeros for biases that the layer has not."""
+        """Copies of the parameters as `load_parameters` takes them; zeros if the layer has no biases."""
         return layers_to_spec(self.config, dict(self.named_parameters()))
 
     @property

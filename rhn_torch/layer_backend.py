@@ -1,4 +1,4 @@
-"""Layers on their own behind `rhn.backend.Layer`: what the conformance suite drives."""
+"""`RHN` behind `rhn.backend.Layer`, for the conformance suite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Softmax layer and cross-entropy in one, with no (rows, V) matrix but one."""
+"""Softmax layer and cross-entropy in one function, which needs only one (rows, V) matrix."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def softmax_cross_entropy(
 ) -> Tensor:
     """`F.cross_entropy(F.linear(top, weight, bias), targets, reduction="sum")` in a third of the memory.
 
-    With a large vocabulary the logits are the largest thing of a training step. Here they turn in place into
-    probabilities and then into their own gradient, while they would otherwise be copied for each.
+    With a large vocabulary, the logits are the largest array of a training step. Here they are overwritten by the
+    probabilities, and these by the gradient of the logits, without further copies.
 
-    Under `torch.autocast` the factors of the products are rounded; logits, loss and gradients remain as they are.
+    Under `torch.autocast` the factors of the products are rounded; logits, loss and gradients keep their dtype.
 
     Args:
         top: (N, H).
         weight: (V, H).
         bias: (V,).
         targets: (N,) integers below V.
-        counts: (N,) truth values, whether the row counts; None: all do.
+        counts: (N,) booleans, whether the row counts; None: all rows count.
 
     Returns:
         A scalar: negative log-likelihood in nats, summed over the rows.
@@ -48,7 +48,7 @@ def softmax_cross_entropy(
 def log_likelihoods(top: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
     """Log-likelihood (N,) in nats of every target; arguments as of `softmax_cross_entropy`.
 
-    At most `MOST_LOGITS` logits are made at once: a vocabulary may be so large that those of a window are too many.
+    At most `MOST_LOGITS` logits are computed at once, because with a large vocabulary a window has too many of them.
     """
     chunk = rows_per_chunk(len(top), len(bias))
     scores = []

@@ -24,13 +24,13 @@ from rhn_torch.weights import from_spec, mask_tensors, to_spec
 
 
 class Top(NamedTuple):
-    """What comes out of the layers.
+    """The outputs of the layers, before the softmax.
 
     Attributes:
         softmax_input: (T, B, H), masked; (T, B, E) if it is projected.
         masked: (T, B, H).
         outputs: (T, B, H), not masked.
-        state: per layer (B, H) after the window.
+        state: per layer (B, H), the state after the window.
     """
 
     softmax_input: Tensor
@@ -45,16 +45,16 @@ class RHNLanguageModel(nn.Module):
     Args:
         config: the architecture.
         recurrence, init_scale, transform_bias: see `RHN`.
-        device: of the parameters.
-        dtype: of the parameters.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
 
     Attributes:
-        embedding: (V, E); also the softmax weight if the configuration ties them.
+        embedding: (V, E); also the softmax weight if weights are tied.
         rhn: the `RHN` between embedding and softmax.
         softmax_weight: (V, H), or None if tied.
         softmax_bias: (V,).
-        projection_weight: (E, H) between the top layer and a softmax that is tied to an embedding of another width, or
-            None.
+        projection_weight: (E, H) between the top layer and the softmax, if weights are tied and E differs from H;
+            else None.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class RHNLanguageModel(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew."""
+        """Draw new initial values of all parameters."""
         self.rhn.reset_parameters()
         with torch.no_grad():
             for parameter in (self.embedding, self.softmax_weight, self.softmax_bias, self.projection_weight):
@@ -114,7 +114,7 @@ class RHNLanguageModel(nn.Module):
 
         Args:
             tokens: (B, T) integers below V.
-            state: per layer (B, H) before the window; None is zero.
+            state: per layer (B, H), the state before the window; None is zero.
             masks: of tensors or NumPy arrays; None drops nothing.
 
         Raises:
@@ -137,7 +137,7 @@ class RHNLanguageModel(nn.Module):
         """Negative log-likelihood of the targets (B, T) in nats, summed over window and batch; state after the window.
 
         The same as cross-entropy of what `forward` returns, in less time and memory, but without second derivative.
-        With a `length`, (), only so many time steps are there.
+        With a `length`, (), the time steps after it are padding.
         """
         nll, _, new_state = self.training_loss(Window(tokens, targets, state, masks, length))
         return nll, new_state
@@ -220,14 +220,14 @@ class RHNLanguageModel(nn.Module):
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike[str], **options: Any) -> RHNLanguageModel:
-        """The model of a checkpoint file, `best` or `last`, of any port.
+        """Load the model from a checkpoint, "best" or "last", of any port.
 
         Args:
-            path: of the file.
-            options: as the constructor takes them.
+            path: the checkpoint file.
+            options: arguments of the constructor, except `config`.
 
         Raises:
-            CheckpointError: the file is no checkpoint of a language model.
+            CheckpointError: the file is not a checkpoint of a language model.
         """
         tensors, metadata = load_checkpoint(path)
         if "config" not in metadata:
@@ -247,17 +247,17 @@ class RHNLanguageModel(nn.Module):
         top_k: int | None = None,
         seed: int = 0,
     ) -> list[int]:
-        """`length` tokens that continue the prompt, drawn from the model's distribution; nothing is dropped.
+        """Sample `length` tokens that continue the prompt, without dropout.
 
-        With the same weights, the same in every port, up to rounding.
+        The tokens are the same in every port with the same weights, up to rounding.
 
         Args:
             prompt: at least one token, read first.
-            length: number of tokens to draw.
+            length: number of tokens to sample.
             temperature, top_k, seed: see `rhn.sampling.sample_tokens`.
 
         Raises:
-            ValueError: an argument is outside of what is accepted.
+            ValueError: an argument is not accepted.
         """
 
         def step(token: int, state: Any) -> tuple[NDArray, Any]:
@@ -267,7 +267,7 @@ class RHNLanguageModel(nn.Module):
         return list(sample_tokens(step, prompt, length, temperature=temperature, top_k=top_k, seed=seed))
 
     def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
-        """Copy in the tensors of `rhn.spec.parameters`.
+        """Load copies of the tensors, by the names of `rhn.spec.parameters`.
 
         Raises:
             ValueError: they do not fit the configuration.

@@ -1,4 +1,4 @@
-"""Several processes that train one model, as `torchrun` starts them: NCCL between GPUs, gloo between CPUs."""
+"""Training of one model in several processes, started by `torchrun`: with NCCL on GPUs, with gloo on CPUs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How far the factors of matrix products are rounded, and which library computes them on a CPU.
+"""The precision of matrix products: how far their factors are rounded, and which library computes them on a CPU.
 
-PyTorch's own switch for bf16 is `torch.autocast`, which the layers follow: each factor of a product is rounded to bf16,
-its sum is kept in float32, and so are states, gates, everything pointwise and the gradients. On a GPU the products of
-the recurrence and of the loss stay what their sums are; on a CPU, and in the input projection, they are rounded too.
+PyTorch's own switch for bf16 is `torch.autocast`, which the layers follow. Each factor of a product is rounded to bf16;
+sums, states, gates, pointwise operations and gradients stay in float32. On a GPU the results of products in the
+recurrence and in the loss stay in float32, too; on a CPU, and in the input projection, they are rounded to bf16.
 """
 
 from __future__ import annotations

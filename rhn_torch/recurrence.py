@@ -41,7 +41,7 @@ def time_step(
     activation: str = "tanh",
     update_mask: Tensor | None = None,
 ) -> Tensor:
-    """The state after one time step (B, H): L micro-steps, each with weights and biases of its own.
+    """The state (B, H) after one time step: L micro-steps, each with its own weights and biases.
 
     Args:
         s: (B, H), the state before.
@@ -66,18 +66,18 @@ def plain_recurrence(
     update_mask: Tensor | None = None,
     padding: Tensor | None = None,
 ) -> Tensor:
-    """States after every time step of a window, differentiated by autograd: any order, any argument, any transform.
+    """States after every time step of a window. Autograd has derivatives of any order, any argument, any transform.
 
     Args:
         projected: (T, B, G*H), masked input times input weight.
-        state: (B, H), before the window.
+        state: (B, H), the state before the window.
         recurrent_weights: L matrices (G*H, H), one block of H rows per gate, as `nn.LSTM` stacks them.
         biases: (L, G*H).
         state_mask: (M, B, H), constant over time and micro-steps, or None.
-        activation: of the candidate h; "tanh", "sigmoid" or "relu".
-        update_mask: (B, H) on the candidate h, constant over time and micro-steps, or None.
-        padding: (T, B, 1), after which time steps the state becomes 0; None for none. Nobody reads these states, but
-            with relu they may grow beyond every number, and spoil the gradients.
+        activation: nonlinearity of the candidate h: "tanh", "sigmoid" or "relu".
+        update_mask: (B, H), for the candidate h, constant over time and micro-steps, or None.
+        padding: (T, B, 1) booleans; after these time steps the state becomes 0. None: no padding. The states there are
+            not used, but with relu they may overflow and spoil the gradients.
 
     Returns:
         (T, B, H).
@@ -93,12 +93,12 @@ def plain_recurrence(
 
 
 def masked_linear(x: Tensor, weight: Tensor, mask: Tensor | None) -> Tensor:
-    """(x * mask) @ weight.T, every gate with its own mask.
+    """(x * mask) @ weight.T, where each gate may have its own mask.
 
     Args:
         x: (..., B, features).
         weight: (G*H, features).
-        mask: (M, B, features), or (M, ..., B, features), M = 1 if the gates share it, else G; or None.
+        mask: (M, B, features), or (M, ..., B, features), or None. M = 1 if the gates share a mask, else G.
 
     Returns:
         (..., B, G*H).

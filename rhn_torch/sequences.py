@@ -1,7 +1,7 @@
 """Sequences of different lengths in one batch, and the reverse direction (SPEC.md 7.2 and 7.3).
 
-The recurrence itself knows of neither. It reads padding like input: what it makes of the padding comes after a row's
-last valid step, so nothing valid depends on it, and here it is cut away from outputs, states and gradients.
+The recurrence knows neither. It reads padding like input. Since padding comes after a row's last valid time step, no
+valid result depends on it. This module removes the padding from outputs, states and gradients.
 """
 
 from __future__ import annotations

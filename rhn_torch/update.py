@@ -1,4 +1,4 @@
-"""What a training step does with the gradients: `rhn.spec.reference.update` on the device (SPEC.md 5.3 to 5.9)."""
+"""The update rule of a training step: `rhn.spec.reference.update` on the device (SPEC.md 5.3 to 5.10)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rhn_torch.weights import from_spec, to_spec
 
 
 class Update:
-    """Changes parameters in place, and keeps what the optimiser remembers, in place too and all of it on the device:
-    nothing waits for the device, and a CUDA graph of a step can be replayed for the next.
+    """Changes the parameters and the optimiser state in place, on the device. So nothing waits for the device, and the
+    CUDA graph of a step can be replayed for the next step.
 
     Args:
         config: the architecture.
-        optimizer: what is done.
-        parameters: of an `RHNLanguageModel`, by their names in it; to be changed.
-        state: what an optimiser remembered that did the same before; {} at the start.
+        optimizer: the update rule.
+        parameters: parameters of an `RHNLanguageModel`, by their names in it; they are changed.
+        state: the optimiser state to start from; {} at the start.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Update:
     def __call__(
         self, gradients: Sequence[Tensor], learning_rate: float | Tensor, weight_decay: float, max_grad_norm: float
     ) -> Tensor:
-        """One step; `gradients` hold the weight decay unless it is decoupled. Returns their norm before clipping.
+        """One step; `gradients` include weight decay unless it is decoupled. Returns their norm before clipping.
 
         A rate that is a tensor is () and float64, with the same result as the number.
         """
@@ -62,7 +62,7 @@ class Update:
         return norm
 
     def state(self) -> OptimizerState:
-        """Copies of what is remembered, by the names of `rhn.spec.optimizers`."""
+        """Copies of the optimiser state, by the names of `rhn.spec.optimizers`."""
         step, averaged_steps = int(self._step), int(self._averaged_steps)
         return pack_optimizer_state(
             OptimizerMemory(
@@ -107,7 +107,7 @@ class Update:
             parameter -= (mean / root).mul_(step_size)
 
     def _clipped(self, gradient: Tensor, scale: Tensor) -> Tensor:
-        """The gradient scaled, and its entries limited."""
+        """The gradient, scaled and with its entries clipped."""
         scaled, limit = scale * gradient, self._optimizer.max_grad_value
         return scaled if limit is None else scaled.clamp_(-limit, limit)
 

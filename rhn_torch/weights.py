@@ -1,7 +1,7 @@
-"""Between the specification's arrays and this port's tensors: parameters, and masks.
+"""Converts parameters and masks between the specification's arrays and this port's tensors.
 
-The specification has a matrix (features, H) for each gate. This port has one matrix (G*H, features) for all, with a
-block of H rows for each gate, as torch's own recurrent layers have.
+The specification has one matrix (features, H) per gate. This port has one matrix (G*H, features) for all gates, with a
+block of H rows per gate, as in torch's own recurrent layers.
 """
 
 from __future__ import annotations

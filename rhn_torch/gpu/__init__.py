@@ -1,1 +1,1 @@
-"""What only NVIDIA GPUs have: training steps as CUDA graphs, and the recurrence in Triton kernels."""
+"""Code for NVIDIA GPUs only: steps as CUDA graphs, and the recurrence in Triton kernels."""

@@ -1,7 +1,7 @@
-"""Whole steps as CUDA graphs, of training and of evaluation: one call of the driver, not thousands of kernel launches.
+"""Whole training and evaluation steps as CUDA graphs: one call of the driver instead of thousands of kernel launches.
 
-A graph replays kernels on the addresses at which they were captured. So everything that a step reads or changes stays
-where it is: its inputs are copied into buffers, and parameters and what the optimiser remembers change in place.
+A graph replays kernels on the addresses at which they were captured. So everything that a step reads or changes must
+keep its address: inputs are copied into buffers, and parameters and optimiser state are changed in place.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Triton kernels of a micro-step, forward and backward. Shapes as in `rhn_torch.recurrence`.
 
 A program computes one tile, (ROWS, COLUMNS), of the states (B, H). Matrices are contiguous: weights (G*H, H), gates and
-what belongs to them (B, G*H), masks (M, B, H). H is a multiple of COLUMNS and of SUMMED, the number of terms of a
-product that are summed at a time. Pointers are to float32, but for weights, to whose dtype the other factor is rounded.
+similar arrays (B, G*H), masks (M, B, H). H is a multiple of COLUMNS and of SUMMED, the number of terms of a product
+that are summed at a time. Pointers are to float32, except for weights: the other factor is rounded to their dtype.
 """
 
 # mypy: disable-error-code="no-untyped-def"

@@ -1,6 +1,7 @@
-"""The recurrence of `rhn_torch.recurrence` with one Triton kernel per micro-step, and one per micro-step backward.
+"""The recurrence of `rhn_torch.recurrence` with one Triton kernel per micro-step, forward and backward.
 
-Shapes as there, but H is padded, so that no tile is cut off. That is exact: a padded unit has no weight to any other.
+Shapes are those of `rhn_torch.recurrence`, but H is padded to whole tiles. This is exact: the weights of padded units are
+zero.
 
 Not yet measured on a GPU. The tests run the kernels in Triton's interpreter and compile them.
 """

@@ -32,7 +32,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(processes: Processes, who: str
 def test_the_reference_trains_in_one_process() -> None:
     case = make_case()
     assert join_processes(ReferenceBackend()) == ALONE
-    with pytest.raises(ValueError, match="several processes are not accepted: expected one"):
+    with pytest.raises(ValueError, match="several processes are not accepted: the reference runs in one process"):
         ReferenceBackend().build(case.config, case.parameters, processes=Processes(0, 2, 2))
 
 
