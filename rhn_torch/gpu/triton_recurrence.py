@@ -1,7 +1,6 @@
 """The recurrence of `rhn_torch.recurrence` with one Triton kernel per micro-step, forward and backward.
 
-Shapes are those of `rhn_torch.recurrence`, but H is padded to whole tiles. This is exact: the weights of padded units are
-zero.
+Shapes are those of `rhn_torch.recurrence`, but H is padded to whole tiles. This is exact: padded units have zero weights.
 
 Not yet measured on a GPU. The tests run the kernels in Triton's interpreter and compile them.
 """
