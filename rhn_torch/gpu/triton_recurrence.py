@@ -1,6 +1,6 @@
 """The recurrence of `rhn_torch.recurrence` with one Triton kernel per micro-step, forward and backward.
 
-Shapes are those of `rhn_torch.recurrence`, but H is padded to whole tiles. This is exact: padded units have zero weights.
+Shapes are those of `rhn_torch.recurrence`, but H is padded to whole tiles. This is exact: padded weights are zero.
 
 Not yet measured on a GPU. The tests run the kernels in Triton's interpreter and compile them.
 """
