@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,8 +18,6 @@ with warnings.catch_warnings():
     from sacred import SETTINGS, Experiment
     from sacred.run import Run
 
-from rhn.preflight import PreflightError
-from rhn.processes import ProcessLostError
 from rhn.text import one_line
 from rhn.training.console import say
 from rhn.training.evaluate.analyse import analyse_checkpoint
@@ -31,17 +28,11 @@ from rhn.training.evaluate.monte_carlo import evaluate_mc as evaluate_by_monte_c
 from rhn.training.evaluate.stream import evaluate_checkpoint
 from rhn.training.help import configuration, help_on, overview, recipes
 from rhn.training.option import COMMANDS
-from rhn.training.options import DEFAULTS, OPTIONS, OptionError, RunInterruptedError, options_from
+from rhn.training.options import DEFAULTS, OPTIONS, OptionError, options_from
 from rhn.training.recipes import RECIPES
 from rhn.training.train import train as train_model
+from rhn.training.user_errors import with_user_errors
 from rhn.training.words import read_words
-from rhn_datasets import DataError
-
-# Errors that the user can fix; their message is one sentence. They include OptionError, CheckpointError, DivergedError.
-USER_ERRORS = (
-    *(DataError, ImportError, ValueError, OSError, ArithmeticError),
-    *(PreflightError, MemoryError, ProcessLostError),
-)
 
 SETTINGS["CAPTURE_MODE"] = "sys"  # capturing file descriptors would swallow the progress bar
 # Sacred would seed NumPy's global generator, which takes no seed above 2**32. Nothing here draws from it.
@@ -91,7 +82,7 @@ def create_experiment(backend: str) -> RHNExperiment:
 
     def call(command: Callable[..., Any], config: Mapping[str, Any], *more: Any) -> Any:
         given = {name: config[name] for name in ex.given if name in OPTIONS}
-        return _user_errors(command, backend, config, given, *more)
+        return with_user_errors(command, backend, config, given, *more)
 
     @ex.main
     def train(_config: Mapping[str, Any], _run: Run) -> float | None:
@@ -123,7 +114,7 @@ def create_experiment(backend: str) -> RHNExperiment:
 
     @ex.command(unobserved=True)
     def print_config(_config: Mapping[str, Any]) -> None:
-        _user_errors(options_from, _config)
+        with_user_errors(options_from, _config)
         say(configuration(_config, {name for name in DEFAULTS if _config[name] != DEFAULTS[name]}))
 
     @ex.command(unobserved=True)
@@ -157,25 +148,3 @@ def _check_observers(flags: Sequence[str]) -> None:
         package = _PACKAGES_OF_FLAGS.get(flag)
         if package is not None and importlib.util.find_spec(package) is None:
             raise ImportError(f"{flag} needs {package}, which is not installed: pip install {package}")
-
-
-def _user_errors(command: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a command. An error that the user can fix ends the process with a one-sentence message, not a traceback."""
-    try:
-        return command(*arguments)
-    except USER_ERRORS as error:
-        sys.exit(f"error: {one_line(_sentence(error))}")
-    except RunInterruptedError as stop:
-        say(str(stop))
-        sys.exit(stop.exit_status)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-
-
-def _sentence(error: BaseException) -> str:
-    """The message of an error; errors of the operating system also name the file."""
-    if isinstance(error, MemoryError):
-        return "this machine has not enough memory: make hidden_size, batch_size or recurrence_depth smaller"
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)

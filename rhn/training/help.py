@@ -69,7 +69,7 @@ def help_on(about: str, program: str) -> str:
         values = [f"  {name} = {value!r}" for name, value in RECIPES[about].items()]
         return "\n".join([f"{about}: {describe_recipe(about)}", "", *values])
     if about in OPTIONS:
-        return "\n".join(_option_lines(OPTIONS[about]))
+        return "\n".join(option_lines(OPTIONS[about]))
     close = get_close_matches(about, [*COMMANDS, *RECIPES, *OPTIONS], n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"expected one of the commands {', '.join(COMMANDS)}"
     raise OptionError(f"help {about!r} is not known: {hint}")
@@ -80,11 +80,11 @@ def _help_on_command(command: str, program: str) -> str:
     for group, title in GROUPS.items():
         members = [option for option in options_of(command) if option.group == group]
         if members:
-            lines += [f"{title}:", *(line for option in members for line in _option_lines(option)), ""]
+            lines += [f"{title}:", *(line for option in members for line in option_lines(option)), ""]
     return "\n".join(lines).rstrip()
 
 
-def _option_lines(option: Option) -> list[str]:
+def option_lines(option: Option) -> list[str]:
     """The option with its default, and indented its meaning and accepted values."""
     also = f" Authors' name: {', '.join(option.aliases)}." if option.aliases else ""
     meaning = f"{_sentence(option.meaning)} Expected: {option.accepted.expected}.{also}"

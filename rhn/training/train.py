@@ -81,7 +81,7 @@ def train(
     if is_new:
         folder = new_run_folder(o, f"{backend_name}-{o.dataset}")
     corpus = load_corpus(o.dataset, o.data_path, level=o.level)
-    _check_lengths(corpus, plan)
+    check_lengths(corpus, plan)
     config = plan.architecture(len(corpus.vocabulary))
     precision = plan.precision(training=True, device=o.device or backend.describe().get("device", "cpu"))
     with ExitStack() as stack:
@@ -195,7 +195,7 @@ def _on_its_own(what: str, write: Callable[[], Path | None]) -> Path | None:
         return None
 
 
-def _check_lengths(corpus: Corpus, plan: Plan) -> None:
+def check_lengths(corpus: Corpus, plan: Plan) -> None:
     """Refuse data with a part that is shorter than a window, before anything is trained."""
     o = plan.options
     for part in ("train", "valid", "test"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,6 +18,8 @@ from rhn.training.option import COMMANDS
 from rhn.training.options import ALIASES, OPTIONS, OptionError, check_value
 
 CONFIG_FILES = (".json", ".yaml", ".yml")
+Take = Callable[[dict[str, Any], str, Any], None]  # puts an option, by name, among values
+
 OTHER_COMMANDS = ("print_config", "print_named_configs", "print_dependencies", "save_config", "help")
 
 
@@ -44,13 +46,28 @@ class Words:
         return [*self.flags, *command, *(["with", *updates] if updates else [])]
 
 
-def read_words(arguments: Sequence[str], recipes: Collection[str], flags_with_argument: Collection[str] = ()) -> Words:
+def take_option(values: dict[str, Any], name: str, value: Any) -> None:
+    """Set the option `name` or its authors' name in `values`; OptionError unless it exists and accepts `value`."""
+    name = ALIASES.get(name, name)
+    if name not in OPTIONS:
+        raise OptionError(f"option {name!r} is not known{nearest(name, [*OPTIONS, *ALIASES])}")
+    check_value(OPTIONS[name], value)
+    values[name] = value
+
+
+def read_words(
+    arguments: Sequence[str],
+    recipes: Collection[str],
+    flags_with_argument: Collection[str] = (),
+    take: Take = take_option,
+) -> Words:
     """Read the words after the program's name.
 
     Args:
         arguments: `[FLAG ...] [COMMAND] [with [RECIPE ...] [CONFIG FILE ...] [OPTION=VALUE ...] [FLAG ...]]`.
         recipes: names of all recipes.
         flags_with_argument: Sacred's flags that take an argument.
+        take: checks the name and value of an option and adds it to the values.
 
     Raises:
         OptionError: a word is not understood, or a value is not accepted; the message suggests the nearest name.
@@ -68,7 +85,7 @@ def read_words(arguments: Sequence[str], recipes: Collection[str], flags_with_ar
         elif word == "with":
             after_with = True
         elif after_with:
-            _read_update(word, words, recipes)
+            _read_update(word, words, recipes, take)
         elif command is None:
             command = _command(word, recipes)
         elif command == "help":
@@ -93,29 +110,21 @@ def _is_update(word: str, recipes: Collection[str]) -> bool:
     return word in recipes or "=" in word or word.endswith(CONFIG_FILES)
 
 
-def _read_update(word: str, words: Words, recipes: Collection[str]) -> None:
+def _read_update(word: str, words: Words, recipes: Collection[str], take: Take) -> None:
     """Add one word after `with` to `words`."""
     name, equals, value = word.partition("=")
     if equals:
-        _set(words.values, name.strip(), _literal(value.strip()))
+        take(words.values, name.strip(), literal(value.strip()))
     elif word.endswith((*CONFIG_FILES, ".pickle", ".pkl")):
         for name, value in _read_config_file(Path(word)).items():
-            _set(words.values, name, value)
+            take(words.values, name, value)
     elif word in recipes:
         words.recipes.append(word)
     else:
         raise OptionError(f"recipe {word!r} is not known{nearest(word, recipes, [*OPTIONS, *ALIASES])}")
 
 
-def _set(values: dict[str, Any], name: str, value: Any) -> None:
-    name = ALIASES.get(name, name)
-    if name not in OPTIONS:
-        raise OptionError(f"option {name!r} is not known{nearest(name, [*OPTIONS, *ALIASES])}")
-    check_value(OPTIONS[name], value)
-    values[name] = value
-
-
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
     """The value of a Python literal, or the text itself if it is not a literal."""
     try:
         return ast.literal_eval(text)

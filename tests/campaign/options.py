@@ -12,7 +12,7 @@ from tally import Limit, Tally
 
 from rhn.training.option import Option
 from rhn.training.options import ALIASES, OPTIONS, OptionError, check_value
-from rhn.training.words import _literal
+from rhn.training.words import literal as read_literal
 
 VALUES = (
     *("0", "-1", "1.5", "-0.5", "1e400", "-1e400", "1e308", "nan", "float('nan')", "10**9", "1000000000", "1" * 400),
@@ -88,7 +88,7 @@ def _folders(folder: Path) -> set[str]:
 
 def _is_accepted(option: Option, value: str) -> bool:
     try:
-        check_value(option, _literal(value.strip()))
+        check_value(option, read_literal(value.strip()))
     except OptionError:
         return False
     return True
@@ -96,7 +96,7 @@ def _is_accepted(option: Option, value: str) -> bool:
 
 def _is_much_work(option: Option, value: str) -> bool:
     """Whether it is a right value that would take long, or write outside of the folder."""
-    literal = _literal(value.strip())
+    literal = read_literal(value.strip())
     if not _is_accepted(option, value):
         return False
     if option.name in ("runs_path", "mc_file", "resume", "run"):
