@@ -38,6 +38,7 @@ def test_the_lowest_versions_are_those_that_are_promised() -> None:
             *PYPROJECT["project"]["dependencies"],
             *extras["train"],
             *extras["tensorboard"],
+            *extras["search"],
             *extras["torch"],
             *PYPROJECT["dependency-groups"]["test"],
         ]

@@ -1,0 +1,1 @@
+"""Hyperparameter search: many training runs in one folder, which several processes can share."""
