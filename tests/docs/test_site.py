@@ -10,6 +10,8 @@ import pytest
 from rhn.training.option import COMMANDS
 from rhn.training.options import OPTIONS
 from rhn.training.recipes import RECIPES
+from rhn.training.search.request import SEARCH_OPTIONS, read_request
+from rhn.training.search.spaces import SPACES
 from rhn.training.words import read_words
 from rhn_conformance.cli import _parser as conformance_parser
 
@@ -56,6 +58,9 @@ def test_every_command_is_understood(page: Path) -> None:
         line = " ".join(words)
         if re.match(r"(torchrun|srun|python)\b.* -m rhn_(torch|tf|jax)\.train\b", line):  # after a launcher, too
             read_words(words[words.index("-m") + 2 :], RECIPES)
+        elif re.match(r"(\w+=\w+ )?python -m rhn_(torch|tf|jax)\.search\b", line):
+            if words[-1] != "help":
+                read_request("torch", words[words.index("-m") + 2 :])
         elif words[0] == "rhn-conformance":
             if len(words) > 1:
                 conformance_parser().parse_args(words[1:])
@@ -111,6 +116,11 @@ def test_the_page_of_options_has_all_of_them() -> None:
         assert f"Default `{option.default!r}`" in page
     assert all(f"`{command}`" in page for command in COMMANDS)
     assert all(f"| {name} |" in recipe_table() for name in RECIPES)
+
+
+def test_the_page_of_the_search_names_its_options_and_spaces() -> None:
+    page = (DOCS / "search.md").read_text()
+    assert all(f"`{name}`" in page for name in (*SEARCH_OPTIONS, *SPACES))
 
 
 def test_a_file_is_shown_as_code() -> None:
