@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from rhn.spec.parameters import check_parameters
 
 FORMAT = "recurrent-highway-networks"
 FORMAT_VERSION = 1
+FILE_OF_FOLDER = "model.safetensors"  # the checkpoint in a folder that is given instead of a file
 
 # Prefixes of the tensors that stand beside the parameters of a language model.
 _STATE = "state."
@@ -72,6 +73,9 @@ def save_checkpoint(
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], dict[str, Any]]:
     """Read the arrays by name, and the metadata that was saved with them (plus "versions").
 
+    Args:
+        path: the checkpoint file, or a folder that contains it as `FILE_OF_FOLDER`.
+
     Raises:
         CheckpointError: the file cannot be read, is damaged, or is not a checkpoint of a known format version.
     """
@@ -95,9 +99,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], d
 
 
 def _existing_file(path: str | os.PathLike[str]) -> Path:
-    """`path`, if it is a file that can be read."""
+    """`path`, or the checkpoint in the folder `path`, after a check that it is a readable file."""
     try:
         path = Path(path)
+        if path.is_dir():
+            path /= FILE_OF_FOLDER
         if path.is_file():
             path.open("rb").close()
             return path
@@ -137,7 +143,11 @@ class Checkpoint:
 def load_language_model(path: str | os.PathLike[str]) -> tuple[Checkpoint, RHNConfig, dict[str, Any]]:
     """Read the arrays, the configuration and the metadata of a language model, saved by any backend.
 
-    The parameters are checked: they fit the configuration, are real and finite.
+    The parameters are checked: they fit the configuration, are real and finite. If they are stored in float16, they are
+    converted to float32.
+
+    Args:
+        path: the checkpoint file, or a folder that contains it as `FILE_OF_FOLDER`.
 
     Raises:
         CheckpointError: the file is not a checkpoint of a language model.
@@ -155,7 +165,12 @@ def load_language_model(path: str | os.PathLike[str]) -> tuple[Checkpoint, RHNCo
             raise CheckpointError(f"{path} is damaged: {name} has dtype {value.dtype}, expected real numbers")
         if not np.isfinite(value).all():
             raise CheckpointError(f"{path} cannot be used: {name} holds numbers that are not finite")
-    return checkpoint, config, metadata
+    parameters = {name: _at_least_float32(value) for name, value in checkpoint.parameters.items()}
+    return replace(checkpoint, parameters=parameters), config, metadata
+
+
+def _at_least_float32(value: NDArray) -> NDArray:
+    return value.astype(np.float32) if value.dtype == np.float16 else value
 
 
 def _split(tensors: Mapping[str, NDArray]) -> Checkpoint:

@@ -1,10 +1,13 @@
-"""Writes a file whole or not at all; removes temporary files of killed writes."""
+"""Writes a file or a folder whole or not at all; removes temporary files of killed writes."""
 
 from __future__ import annotations
 
 import glob
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -25,23 +28,51 @@ def write_atomically(path: Path, payload: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    if hasattr(os, "O_DIRECTORY"):  # not on Windows, where a folder cannot be opened
-        folder = os.open(path.parent, os.O_DIRECTORY)
-        try:
-            os.fsync(folder)  # the rename itself must survive a power cut
-        finally:
-            os.close(folder)
+    _flush_folder(path.parent)
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder, which is renamed to `folder` at the end of the block, or removed if the block fails.
+
+    Raises:
+        OSError: `folder` exists and is not empty, or cannot be made.
+    """
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes a private folder
+        if folder.exists():
+            folder.rmdir()  # an OSError if there is something in it
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _flush_folder(folder.parent)
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Remove the temporary files that killed calls of `write_atomically` have left in `folder`.
+    """Remove the temporary files and folders that killed writes have left in `folder`.
 
     Args:
         folder: a folder that no other process writes into.
-        name: name of the file that was to be written; None: any file.
+        name: name of the file or folder that was to be written; None: any name.
     """
-    for file in folder.glob(".*.tmp" if name is None else f".{glob.escape(name)}.*.tmp"):
-        file.unlink(missing_ok=True)
+    for left in folder.glob(".*.tmp" if name is None else f".{glob.escape(name)}.*.tmp"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make sure that a rename in `folder` survives a power cut."""
+    if hasattr(os, "O_DIRECTORY"):  # not on Windows, where a folder cannot be opened
+        descriptor = os.open(folder, os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _umask() -> int:

@@ -13,12 +13,12 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from numpy.typing import NDArray
 
-from rhn.checkpoint import CheckpointError, load_checkpoint
+from rhn.checkpoint import load_language_model
 from rhn.sampling import sample_tokens
 from rhn.spec.arguments import check_masks
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import NO_MASKS, VariationalMasks
-from rhn.spec.parameters import check_parameters, parameter_shapes
+from rhn.spec.parameters import check_parameters
 from rhn_jax.cell import uniform
 from rhn_jax.layer import RHN
 from rhn_jax.weights import copy_of, mask_tensors, put
@@ -156,17 +156,15 @@ class RHNLanguageModel(nnx.Module):
         """Load the model from a checkpoint, "best" or "last", of any port.
 
         Args:
-            path: the checkpoint file.
+            path: the checkpoint file, or a folder written by `export_hub`.
             rngs, options: arguments of the constructor, except `config`.
 
         Raises:
-            rhn.CheckpointError: the file is not a checkpoint of a language model.
+            CheckpointError: the file is not a checkpoint of a language model.
         """
-        tensors, metadata = load_checkpoint(path)
-        if "config" not in metadata:
-            raise CheckpointError(f"checkpoint {path} holds no language model: its header names no configuration")
-        model = cls(RHNConfig(**metadata["config"]), rngs=nnx.Rngs(0) if rngs is None else rngs, **options)
-        model.load_parameters({n: tensors[n] for n in parameter_shapes(model.config) if n in tensors})
+        checkpoint, config, _ = load_language_model(path)
+        model = cls(config, rngs=nnx.Rngs(0) if rngs is None else rngs, **options)
+        model.load_parameters(checkpoint.parameters)
         return model
 
     def generate(

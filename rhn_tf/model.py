@@ -98,7 +98,7 @@ class RHNLanguageModel(keras.Model):
         """Load the model from a checkpoint, "best" or "last", of any port.
 
         Args:
-            path: the checkpoint file.
+            path: the checkpoint file, or a folder written by `export_hub`.
             options: arguments of the constructor, except `config`.
 
         Raises:

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rhn.checkpoint import CheckpointError, load_checkpoint
+from rhn.checkpoint import load_language_model
 from rhn.port_tools import NO_REGULARIZATION, Regularization, Window
 from rhn.sampling import sample_tokens
 from rhn.spec.arguments import check_masks
 from rhn.spec.config import RHNConfig
 from rhn.spec.masks import VariationalMasks
-from rhn.spec.parameters import parameter_shapes
 from rhn_torch.layer import RHN
 from rhn_torch.loss import log_likelihoods, softmax_cross_entropy
 from rhn_torch.weights import from_spec, mask_tensors, to_spec
@@ -223,18 +222,15 @@ class RHNLanguageModel(nn.Module):
         """Load the model from a checkpoint, "best" or "last", of any port.
 
         Args:
-            path: the checkpoint file.
+            path: the checkpoint file, or a folder written by `export_hub`.
             options: arguments of the constructor, except `config`.
 
         Raises:
             CheckpointError: the file is not a checkpoint of a language model.
         """
-        tensors, metadata = load_checkpoint(path)
-        if "config" not in metadata:
-            raise CheckpointError(f"{path} holds no language model of this collection")
-        model = cls(RHNConfig(**metadata["config"]), **options)
-        # A file to resume from also holds state and what the optimiser remembers.
-        model.load_parameters({name: tensors[name] for name in parameter_shapes(model.config) if name in tensors})
+        checkpoint, config, _ = load_language_model(path)
+        model = cls(config, **options)
+        model.load_parameters(checkpoint.parameters)
         return model
 
     @torch.no_grad()

@@ -23,6 +23,7 @@ from rhn.training.console import say
 from rhn.training.evaluate.analyse import analyse_checkpoint
 from rhn.training.evaluate.cache import evaluate_cache as evaluate_with_cache
 from rhn.training.evaluate.dynamic import evaluate_dynamic as evaluate_dynamically
+from rhn.training.evaluate.export_hub import export_hub as write_folder
 from rhn.training.evaluate.generate import generate_text
 from rhn.training.evaluate.monte_carlo import evaluate_mc as evaluate_by_monte_carlo
 from rhn.training.evaluate.stream import evaluate_checkpoint
@@ -111,6 +112,10 @@ def create_experiment(backend: str) -> RHNExperiment:
     @ex.command
     def analyse(_config: Mapping[str, Any]) -> None:
         call(analyse_checkpoint, _config)
+
+    @ex.command
+    def export_hub(_config: Mapping[str, Any]) -> str:
+        return call(write_folder, _config)
 
     @ex.command(unobserved=True)
     def print_config(_config: Mapping[str, Any]) -> None:

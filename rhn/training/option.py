@@ -17,11 +17,12 @@ COMMANDS = {
     "evaluate_cache": "Score a checkpoint with a neural cache: it also looks up what followed similar states so far.",
     "generate": "Sample text from a checkpoint, after a prompt.",
     "analyse": "Show how gates and states of a checkpoint behave: activity, the loss without a gate, Jacobians.",
+    "export_hub": "Write a folder to share: the parameters and vocabulary of a checkpoint, and a model card.",
 }
-ALL = tuple(COMMANDS)
 TRAIN = ("train",)
 SCORES = ("evaluate", "evaluate_mc", "evaluate_dynamic", "evaluate_cache", "analyse")
-OPENS = (*SCORES, "generate")
+COMPUTE = (*TRAIN, *SCORES, "generate")
+OPENS = (*SCORES, "generate", "export_hub")
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ def dropout(default: Any, accepted: Accepted, meaning: str, *aliases: str) -> An
 
 
 def arithmetic(default: Any, accepted: Accepted, meaning: str, **more: Any) -> Any:
-    """A row about how numbers are computed, for every command."""
-    return option("arithmetic", default, accepted, meaning, **{"commands": ALL, "may_change": True, **more})
+    """A row about how numbers are computed, for every command that does."""
+    return option("arithmetic", default, accepted, meaning, **{"commands": COMPUTE, "may_change": True, **more})
 
 
 def run(default: Any, accepted: Accepted, meaning: str, *aliases: str, **more: Any) -> Any:

@@ -27,7 +27,7 @@ from rhn.training.accepted import (
     paths,
     text,
 )
-from rhn.training.option import ALL, OPENS, TRAIN, Option
+from rhn.training.option import COMPUTE, OPENS, TRAIN, Option
 from rhn.training.option import arithmetic as _arithmetic
 from rhn.training.option import data as _data
 from rhn.training.option import dropout as _dropout
@@ -209,10 +209,16 @@ class Options:
     )
     checkpoint_minutes: float = _run(10.0, number(), "minutes between checkpoints within an epoch")
     preflight: bool = _run(True, flag(), "before training, check on a dozen small cases that the backend is right")
-    progress: bool = _run(True, flag(), "show progress: a bar on a terminal, otherwise one line a minute", commands=ALL)
+    progress: bool = _run(
+        True, flag(), "show progress: a bar on a terminal, otherwise one line a minute", commands=COMPUTE
+    )
     tensorboard: bool = _run(False, flag(), "also write the metrics for TensorBoard, into the run folder")
     checkpoint: str | None = _run(
-        None, either(path(), None), "the checkpoint file, from any backend", "load_model", commands=OPENS
+        None,
+        either(path(), None),
+        "the checkpoint, from any backend: a file, or a folder from export_hub",
+        "load_model",
+        commands=OPENS,
     )
     part: str = _run(
         "test",
@@ -291,6 +297,16 @@ class Options:
 
     analyse_tokens: int = _of("analyse", 2000, integer(), "number of tokens to read, from the start of the part")
     analyse_jacobians: int = _of("analyse", 20, integer(), "number of time steps whose Jacobians are computed")
+
+    folder: str | None = _of(
+        "export_hub", None, either(path(), None), "the folder to write; None: beside the checkpoint"
+    )
+    stored_dtype: str | None = _of(
+        "export_hub", None, one_of(None, "float16"), "type in which parameters are stored; None: as they are"
+    )
+    license: str | None = _of(
+        "export_hub", None, either(text("license=mit"), None), "of the parameters, for the card; None: not stated"
+    )
 
     def __post_init__(self) -> None:
         for name, option in OPTIONS.items():

@@ -313,20 +313,28 @@ def test_language_model_refuses_what_it_cannot_mean() -> None:
         model(TOKENS, masks=rhn.VariationalMasks(output=np.ones((1, 4))))
 
 
-@pytest.mark.parametrize("kind", ["best", "last"])
-def test_language_model_of_a_checkpoint(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_language_model_of_a_checkpoint(which: str, tmp_path: Path) -> None:
     parameters = rhn.initial_parameters(CONFIG, seed=1)
-    beside = {"state.0": np.zeros((1, 4)), "optimizer.step": np.array(3)} if kind == "last" else {}
-    path = tmp_path / f"{kind}.safetensors"
-    rhn.save_checkpoint(path, {**parameters, **beside}, {"config": CONFIG.to_dict(), "backend": "torch"})
+    rest = {f"state.{i}": np.zeros((1, 4)) for i in range(CONFIG.num_layers)} if which == "last" else {}
+    path = tmp_path / f"{which}.safetensors"
+    rhn.save_checkpoint(path, {**parameters, **rest}, {"config": CONFIG.to_dict(), "backend": "torch"})
     model = RHNLanguageModel.from_checkpoint(path, drop_state=0.1, rngs=nnx.Rngs(3))
     assert model.rhn.state_dropout.rate == 0.1
     exported = model.export_parameters()
     for name, value in parameters.items():
         np.testing.assert_array_equal(exported[name], value)
     rhn.save_checkpoint(path, parameters, {})
-    with pytest.raises(rhn.CheckpointError, match="holds no language model: its header names no configuration"):
+    with pytest.raises(rhn.CheckpointError, match="holds no language model of this project"):
         RHNLanguageModel.from_checkpoint(path)
+
+
+def test_language_model_of_a_folder_with_parameters_in_float16(tmp_path: Path) -> None:
+    parameters = {name: value.astype(np.float16) for name, value in rhn.initial_parameters(CONFIG, seed=1).items()}
+    rhn.save_checkpoint(tmp_path / "model.safetensors", parameters, {"config": CONFIG.to_dict()})
+    for name, value in RHNLanguageModel.from_checkpoint(tmp_path).export_parameters().items():
+        assert value.dtype == np.float32
+        np.testing.assert_array_equal(value, parameters[name])
 
 
 def test_a_bfloat16_model_exports_float32(tmp_path: Path) -> None:

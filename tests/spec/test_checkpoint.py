@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 import rhn
 from rhn import CheckpointError, checkpoint, load_checkpoint, save_checkpoint
+from rhn.checkpoint import load_language_model
 
 PARAMETERS = rhn.initial_parameters(rhn.RHNConfig(11, 6, 3, num_layers=2), seed=1)
 METADATA = {"config": rhn.RHNConfig(11, 6, 3, num_layers=2).to_dict(), "step": 7, "best": None, "curve": [1.5, 1e-300]}
@@ -85,6 +86,21 @@ def test_is_an_ordinary_file_that_other_tools_can_read(path: Path) -> None:
     plain.touch()
     assert path.stat().st_mode == plain.stat().st_mode
     assert safetensors.numpy.load_file(path).keys() == PARAMETERS.keys()
+
+
+def test_a_folder_stands_for_the_model_in_it_whose_parameters_may_be_in_float16(tmp_path: Path) -> None:
+    half = {name: value.astype(np.float16) for name, value in PARAMETERS.items()}
+    save_checkpoint(tmp_path / "model.safetensors", half, METADATA)
+    assert {value.dtype for value in load_checkpoint(tmp_path)[0].values()} == {np.dtype(np.float16)}
+    saved, config, _ = load_language_model(str(tmp_path))
+    for name, value in saved.parameters.items():
+        assert value.dtype == np.float32
+        np.testing.assert_array_equal(value, half[name])
+    model = rhn.load_backend("reference").build(config, saved.parameters)
+    assert np.isfinite(model.forward(np.array([[1, 2]]))[0]).all()
+    (tmp_path / "model.safetensors").rename(tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match=r"checkpoint .*model.safetensors does not exist"):
+        load_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("value", [{1, 2}, np.float32(1), object()], ids=["set", "numpy", "object"])

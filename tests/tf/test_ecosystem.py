@@ -378,6 +378,14 @@ def test_a_model_from_a_checkpoint(which: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(value, parameters[name])
 
 
+def test_a_model_from_a_folder_with_parameters_in_float16(tmp_path: Path) -> None:
+    parameters = {name: value.astype(np.float16) for name, value in rhn.initial_parameters(CONFIG, seed=1).items()}
+    rhn.save_checkpoint(tmp_path / "model.safetensors", parameters, {"config": CONFIG.to_dict()})
+    for name, value in RHNLanguageModel.from_checkpoint(tmp_path).export_parameters().items():
+        assert value.dtype == np.float32
+        np.testing.assert_array_equal(value, parameters[name])
+
+
 def test_a_file_that_holds_no_language_model_says_so(tmp_path: Path) -> None:
     rhn.save_checkpoint(tmp_path / "other.safetensors", {"x": np.zeros(1)}, {})
     with pytest.raises(ValueError, match="holds no language model of this project"):

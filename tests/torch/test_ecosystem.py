@@ -483,18 +483,27 @@ def test_onnx(tmp_path, options, dynamo):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("to_resume", [False, True])
-def test_from_checkpoint(tmp_path: Path, to_resume: bool):
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_from_checkpoint(tmp_path: Path, which: str):
     config = rhn.RHNConfig(7, H, L, num_layers=2)
     parameters = rhn.initial_parameters(config, 1)
-    rest = {"state.0": np.zeros((2, H)), "optimizer.mean.embedding": parameters["embedding"]} if to_resume else {}
-    path = tmp_path / "model.safetensors"
-    rhn.save_checkpoint(path, {**parameters, **rest}, {"config": config.to_dict()})
+    rest = {"state.0": np.zeros((2, H)), "state.1": np.zeros((2, H)), "optimizer.averaged_steps": np.array(0)}
+    path = tmp_path / f"{which}.safetensors"
+    rhn.save_checkpoint(path, {**parameters, **(rest if which == "last" else {})}, {"config": config.to_dict()})
     model = RHNLanguageModel.from_checkpoint(path, recurrence="plain")
     assert all(np.array_equal(value, parameters[name]) for name, value in model.export_parameters().items())
     rhn.save_checkpoint(path, parameters, {})
-    with pytest.raises(ValueError, match="holds no language model of this project"):
+    with pytest.raises(rhn.CheckpointError, match="holds no language model of this project"):
         RHNLanguageModel.from_checkpoint(path)
+
+
+def test_from_a_folder_with_parameters_in_float16(tmp_path: Path):
+    config = rhn.RHNConfig(7, H, L)
+    parameters = {name: value.astype(np.float16) for name, value in rhn.initial_parameters(config, 1).items()}
+    rhn.save_checkpoint(tmp_path / "model.safetensors", parameters, {"config": config.to_dict()})
+    model = RHNLanguageModel.from_checkpoint(tmp_path)
+    assert model.embedding.dtype == torch.float32
+    assert all(np.array_equal(value, parameters[name]) for name, value in model.export_parameters().items())
 
 
 def test_bfloat16_is_exported_as_float32():

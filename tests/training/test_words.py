@@ -1,13 +1,15 @@
 """The words of the command line: names, values, config files, and what is said of a mistake."""
 
 import json
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rhn.training.options import ALIASES, DEFAULTS, OptionError
 from rhn.training.recipes import RECIPES
-from rhn.training.words import Words, read_words
+from rhn.training.words import Words, as_words, read_words
 
 VALUES = {"share_gate_masks": "False", "tie_weights": "False", "checkpoint": "a.safetensors", "other_bias": "uniform"}
 
@@ -102,3 +104,15 @@ def test_a_config_file_cannot_run_code_and_gets_a_sentence(tmp_path: Path, name:
     with pytest.raises(OptionError):
         read(f"with {tmp_path / name}")
     assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"learning_rate": 1e-3, "patience": None, "tie_weights": False, "hidden_size": 7},
+        {"run": "2024", "prompt": 'it\'s "so" & $HOME\n', "data_path": ["a b", "c", "d"], "checkpoint": "None"},
+        {"level": "char", "data_path": "my.txt", "folder": "a=b"},
+    ],
+)
+def test_values_become_words_that_say_the_same(values: dict[str, Any]) -> None:
+    assert read_words(["with", *shlex.split(as_words(values))], RECIPES).values == values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -113,12 +113,9 @@ def open_checkpoint(
         OptionError: no checkpoint is named.
         CheckpointError: the file is not a checkpoint of a language model.
     """
-    Plan.from_options(values)  # refuses what is impossible before anything is loaded
-    if values["checkpoint"] is None:
-        raise OptionError("checkpoint=None is not accepted: expected the file of a checkpoint")
-    path = values["checkpoint"]
+    path = named_checkpoint(values)
     file = TrainedModel.read(path)
-    described = _described(path, file)
+    described = described_options(path, file, _FROM_CHECKPOINT)
     plan = Plan.from_options({**values, **described, **given})
     backend = load_backend(backend_name)
     options = replace(plan.options, device=processes.device(plan.options.device))
@@ -128,12 +125,28 @@ def open_checkpoint(
     return OpenedCheckpoint(backend, model, file.vocabulary, plan, "dataset" in {**described, **given})
 
 
-def _described(path: str, file: TrainedModel) -> dict[str, Any]:
-    """The options in the checkpoint about its data and model, by name."""
+def named_checkpoint(values: Mapping[str, Any]) -> str:
+    """The option `checkpoint`, after a check of all options.
+
+    Raises:
+        OptionError: an option has a value that is not accepted, or no checkpoint is named.
+    """
+    Plan.from_options(values)  # before anything is loaded
+    if values["checkpoint"] is None:
+        raise OptionError("checkpoint=None is not accepted: expected the file of a checkpoint")
+    return values["checkpoint"]
+
+
+def described_options(path: str, file: TrainedModel, names: Collection[str]) -> dict[str, Any]:
+    """The options in a checkpoint of the run that wrote it, those among `names`.
+
+    Raises:
+        CheckpointError: an option has a value that is not accepted.
+    """
     options = file.metadata.get("options", {})
     if not isinstance(options, Mapping):
         raise CheckpointError(f"{path} is damaged: its options are not names and values")
-    described = {name: options[name] for name in _FROM_CHECKPOINT if name in options}
+    described = {name: options[name] for name in names if name in options}
     try:
         return {name: vars(options_from({**DEFAULTS, **described}))[name] for name in described}
     except OptionError as error:
