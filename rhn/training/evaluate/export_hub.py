@@ -85,8 +85,8 @@ def _check_folder(folder: Path) -> None:
 def _stored(parameters: Mapping[str, NDArray], dtype: str | None) -> dict[str, NDArray]:
     """The parameters as `dtype`; None: as they are.
 
-    float16 is the only small type: bfloat16, of the same size, has a range that no trained model needs, and changes a score
-    fifty times as much (of the model in docs/train.md: 1.3e-4 nats, not 2.6e-6). NumPy does not know it, either.
+    There is no bfloat16. It has the same size and a range that no trained model needs, and changes a score 50 times as
+    much: by 1.3e-4 instead of 2.6e-6 nats for the model in docs/train.md.
 
     Raises:
         OptionError: one is too large for it.
