@@ -214,11 +214,7 @@ class Options:
     )
     tensorboard: bool = _run(False, flag(), "also write the metrics for TensorBoard, into the run folder")
     checkpoint: str | None = _run(
-        None,
-        either(path(), None),
-        "the checkpoint, from any backend: a file, or a folder from export_hub",
-        "load_model",
-        commands=OPENS,
+        None, either(path(), None), "the checkpoint: a file, or a folder of export_hub", "load_model", commands=OPENS
     )
     part: str = _run(
         "test",
@@ -298,14 +294,10 @@ class Options:
     analyse_tokens: int = _of("analyse", 2000, integer(), "number of tokens to read, from the start of the part")
     analyse_jacobians: int = _of("analyse", 20, integer(), "number of time steps whose Jacobians are computed")
 
-    folder: str | None = _of(
-        "export_hub", None, either(path(), None), "the folder to write; None: beside the checkpoint"
-    )
-    stored_dtype: str | None = _of(
-        "export_hub", None, one_of(None, "float16"), "type in which parameters are stored; None: as they are"
-    )
+    folder: str | None = _of("export_hub", None, either(path(), None), "folder to write; None: beside the checkpoint")
+    stored_dtype: str | None = _of("export_hub", None, one_of(None, "float16"), "type of the parameters; None: as is")
     license: str | None = _of(
-        "export_hub", None, either(text("license=mit"), None), "of the parameters, for the card; None: not stated"
+        "export_hub", None, either(text("license=mit"), None), "licence of the parameters; None: the card states none"
     )
 
     def __post_init__(self) -> None:
@@ -323,14 +315,6 @@ DEFAULTS: dict[str, Any] = {name: option.default for name, option in OPTIONS.ite
 
 class OptionError(ValueError):
     """An option of the command line is not accepted; the message is one sentence for the user."""
-
-
-class RunInterruptedError(Exception):
-    """A signal ended the run, after everything was saved. The message says how to continue."""
-
-    def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message)
-        self.exit_status = 128 + signal_number
 
 
 T = TypeVar("T")

@@ -20,7 +20,7 @@ from rhn.training.evaluate.baseline import order_two_nats
 from rhn.training.evaluate.generate import generate
 from rhn.training.evaluate.stream import score_full_streams
 from rhn.training.loop import DivergedError, Trainer
-from rhn.training.options import OptionError, RunInterruptedError, options_from
+from rhn.training.options import OptionError, options_from
 from rhn.training.paper import paper_result
 from rhn.training.plan import Plan, data_in_full
 from rhn.training.report.run import write_report
@@ -42,6 +42,14 @@ from rhn.training.score import UNITS, in_units
 from rhn_datasets import Corpus, DataError, load_corpus, windows
 
 SAMPLE_LENGTH = {"word": 100, "char": 400, "byte": 400}  # tokens
+
+
+class RunInterruptedError(Exception):
+    """A signal ended the run, after everything was saved. The message says how to continue."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_status = 128 + signal_number
 
 
 def train(
