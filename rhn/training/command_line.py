@@ -31,7 +31,6 @@ from rhn.training.help import configuration, help_on, overview, recipes
 from rhn.training.option import COMMANDS
 from rhn.training.options import DEFAULTS, OPTIONS, OptionError, options_from
 from rhn.training.recipes import RECIPES
-from rhn.training.train import RunInterruptedError
 from rhn.training.train import train as train_model
 from rhn.training.user_errors import with_user_errors
 from rhn.training.words import read_words

@@ -39,17 +39,10 @@ from rhn.training.run.progress import Progress
 from rhn.training.run.saved import LogScalar, SavedRun, UnsavedRun
 from rhn.training.run.start import Start, digest_of, progress_of
 from rhn.training.score import UNITS, in_units
+from rhn.training.user_errors import RunInterruptedError
 from rhn_datasets import Corpus, DataError, load_corpus, windows
 
 SAMPLE_LENGTH = {"word": 100, "char": 400, "byte": 400}  # tokens
-
-
-class RunInterruptedError(Exception):
-    """A signal ended the run, after everything was saved. The message says how to continue."""
-
-    def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message)
-        self.exit_status = 128 + signal_number
 
 
 def train(

@@ -11,7 +11,6 @@ from rhn.preflight import PreflightError
 from rhn.processes import ProcessLostError
 from rhn.text import one_line
 from rhn.training.console import say
-from rhn.training.options import RunInterruptedError
 from rhn_datasets import DataError
 
 # Errors that the user can fix; their message is one sentence. They include OptionError, CheckpointError, DivergedError.
@@ -19,6 +18,14 @@ USER_ERRORS = (
     *(DataError, ImportError, ValueError, OSError, ArithmeticError),
     *(PreflightError, MemoryError, ProcessLostError),
 )
+
+
+class RunInterruptedError(Exception):
+    """A signal ended the run, after everything was saved. The message says how to continue."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_status = 128 + signal_number
 
 
 def with_user_errors(command: Callable[..., Any], *arguments: Any) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import json
-import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -125,13 +124,13 @@ def _read_update(word: str, words: Words, recipes: Collection[str], take: Take) 
         raise OptionError(f"recipe {word!r} is not known{nearest(word, recipes, [*OPTIONS, *ALIASES])}")
 
 
-def as_words(values: Mapping[str, Any]) -> str:
-    """What a shell reads as the options `values`, by name: the inverse of `read_words`."""
-    return " ".join(shlex.quote(f"{name}={_as_word(value)}") for name, value in values.items())
+def as_words(values: Mapping[str, Any]) -> list[str]:
+    """`NAME=VALUE` for each of `values`: words that `read_words` understands after `with`."""
 
+    def written(value: Any) -> str:
+        return value if isinstance(value, str) and literal(value.strip()) == value else repr(value)
 
-def _as_word(value: Any) -> str:
-    return value if isinstance(value, str) and literal(value.strip()) == value else repr(value)
+    return [f"{name}={written(value)}" for name, value in values.items()]
 
 
 def literal(text: str) -> Any:

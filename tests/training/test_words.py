@@ -1,7 +1,6 @@
 """The words of the command line: names, values, config files, and what is said of a mistake."""
 
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -115,4 +114,4 @@ def test_a_config_file_cannot_run_code_and_gets_a_sentence(tmp_path: Path, name:
     ],
 )
 def test_values_become_words_that_say_the_same(values: dict[str, Any]) -> None:
-    assert read_words(["with", *shlex.split(as_words(values))], RECIPES).values == values
+    assert read_words(["with", *as_words(values)], RECIPES).values == values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def model_card(
         prompt=repr(default_prompt(model.vocabulary)),
         architecture=_table(["architecture", "value"], model.config.to_dict()),
         program=f"rhn_{backend if backend in _PORTS else _PORTS[0]}.train",
-        training=as_words({name: value for name, value in options.items() if value != DEFAULTS[name]}),
+        training=shlex.join(as_words({name: value for name, value in options.items() if value != DEFAULTS[name]})),
         changes=_changes(run),
         made_with=_table(["made with", "value"], {} if run is None else run.environment),
         sample="" if run is None or not scores else run.sample.rstrip("\n"),

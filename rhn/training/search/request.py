@@ -19,7 +19,7 @@ from rhn.training.plan import data_in_full
 from rhn.training.recipes import RECIPES
 from rhn.training.search.space import Dimension, Space, is_form, may_be_searched, read_dimension
 from rhn.training.search.spaces import SPACES
-from rhn.training.words import literal, nearest, read_words
+from rhn.training.words import as_words, nearest, read_words
 from rhn_datasets import CORPORA
 
 SAMPLERS = ("random", "tpe")
@@ -97,7 +97,7 @@ class Request:
 
     def command(self, draw: Mapping[str, Any]) -> str:
         """The command that trains the model of a trial with this draw."""
-        words = [_word(name, value) for name, value in {**self.fixed, **self.space.options(draw)}.items()]
+        words = as_words({**self.fixed, **self.space.options(draw)})
         return shlex.join(["python", "-m", f"rhn_{self.backend}.train", "with", *self.recipes, *words])
 
     def identity(self) -> dict[str, Any]:
@@ -169,9 +169,3 @@ def _take(values: dict[str, Any], name: str, value: Any) -> None:
         )
     check_value(table[name], value)
     values[name] = value
-
-
-def _word(name: str, value: Any) -> str:
-    """`name=value` as the command line reads it."""
-    plain = isinstance(value, str) and literal(value) == value and value == value.strip()
-    return f"{name}={value if plain else repr(value)}"

@@ -17,7 +17,7 @@ from rhn.spec.config import RHNConfig
 from rhn.text import one_line
 from rhn.training.console import say
 from rhn.training.loop import DivergedError
-from rhn.training.options import OptionError, RunInterruptedError
+from rhn.training.options import OptionError
 from rhn.training.plan import Plan
 from rhn.training.report.run import write_report
 from rhn.training.report.search import write_search_report
@@ -32,7 +32,7 @@ from rhn.training.search.request import WITHOUT_EFFECT, Request
 from rhn.training.search.samplers import Sampler, sampler_for
 from rhn.training.train import check_lengths
 from rhn.training.train import train as train_model
-from rhn.training.user_errors import sentence
+from rhn.training.user_errors import RunInterruptedError, sentence
 from rhn_datasets import Corpus, DataError, load_corpus
 
 Train = Callable[[str, Mapping[str, Any], Mapping[str, Any], LogScalar], Any]
