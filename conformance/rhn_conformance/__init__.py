@@ -1,6 +1,6 @@
 """Conformance suite for Recurrent Highway Network backends; see the README beside this package.
 
-pytest imports this package in every project of an environment, because of the plug-in. It therefore imports nothing.
+Because of the plug-in, pytest imports this package in every project of an environment. So it imports nothing itself.
 """
 
 from __future__ import annotations

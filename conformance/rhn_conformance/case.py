@@ -1,6 +1,6 @@
-"""The words of the suite: a case has inputs, is asked by checks, and has right answers.
+"""The terms of the suite: a case has inputs, checks that ask a model, and right answers.
 
-Everything else in this package is written in these words, so this module imports none of it but the tolerances.
+All other modules of this package use these terms, so this module imports none of them except the tolerances.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Answers = dict[str, Tensors]  # by the name of the check
 
 @dataclass(frozen=True)
 class Window:
-    """What a model sees at once: tokens (B, T), targets (B, T) and masks."""
+    """What a model reads in one step: tokens (B, T), targets (B, T) and masks."""
 
     tokens: NDArray[np.integer]
     targets: NDArray[np.integer]
@@ -63,7 +63,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Step:
-    """A training step: its window, what the optimiser is told, and arguments that a model need not know (3.5, 5.11)."""
+    """A training step: its window, the optimiser's rates, and arguments that a model need not have (3.5, 5.11)."""
 
     window: Window
     learning_rate: float
@@ -74,19 +74,19 @@ class Step:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that goes into a model in one case.
+    """All inputs of a model in one case.
 
     Attributes:
         config: the architecture.
-        parameters: float32.
-        state: before the first window, per layer (B, H) float64; None for zero.
-        double_window: two windows in one, (B, 2T), under the masks of the first.
-        steps: consecutive training steps. The first one's window is the first half of `double_window`; each further
-            step has masks of its own.
-        optimizer: of these steps.
-        averaging: the weights are averaged from the first step on.
+        parameters: the parameters, float32.
+        state: the state before the first window, per layer (B, H), float64; None is zero.
+        double_window: two windows in one, (B, 2T), with the masks of the first window.
+        steps: consecutive training steps. The window of the first step is the first half of `double_window`. Each
+            further step has its own masks.
+        optimizer: the update rule of these steps.
+        averaging: whether the weights are averaged from the first step on.
         recompute: see `rhn.backend.Backend.build`.
-        time_masks: input and output masks are per time step.
+        time_masks: whether input and output masks are drawn per time step.
     """
 
     config: RHNConfig
@@ -101,12 +101,12 @@ class Inputs:
 
     @property
     def optimizer_remembers(self) -> bool:
-        """The optimiser has a memory, which plain SGD has not."""
+        """Whether the optimiser has a state, which plain SGD does not have."""
         return self.averaging or self.optimizer.name != "sgd" or self.optimizer.momentum > 0
 
     @property
     def reusable(self) -> bool:
-        """A model that has done the case can do another one, with other parameters."""
+        """Whether the model can be used again for another case, with other parameters."""
         return not self.optimizer_remembers
 
     @property

@@ -1,6 +1,6 @@
-"""The checks: what is asked of a model in every case. Each returns the tensors that are then compared.
+"""The checks: what is computed with a model in every case. Each check returns the tensors that are then compared.
 
-The same functions ask the reference, so an expected value is whatever the reference answers to the same question.
+The same functions are applied to the reference, and its answers are the expected values.
 """
 
 from __future__ import annotations

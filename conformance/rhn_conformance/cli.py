@@ -22,7 +22,7 @@ RESULTS = Path("conformance-results.jsonl")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0 only if everything that was asked for ran and is right."""
+    """Run one command; the exit status is 0 only if everything that was requested ran and is right."""
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)
@@ -39,28 +39,34 @@ def _parser() -> argparse.ArgumentParser:
     _add_target_options(run)
     run.add_argument("-k", dest="select", metavar="TEXT", help="part of a case's name, or the number of a clause")
     run.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="JSON lines (default: %(default)s)")
-    run.add_argument("--quick", action="store_true", help="a few cases in which every pair of options occurs")
+    run.add_argument(
+        "--quick", action="store_true", help="only twelve cases, in which every pair of option values occurs"
+    )
     run.add_argument(
         "--jobs", type=int, metavar="N", help="processes at a time (default: one per backend, at most one per core)"
     )
-    run.add_argument("--expected-failures", type=Path, metavar="FILE", help="list of the one backend that is tested")
+    run.add_argument(
+        "--expected-failures", type=Path, metavar="FILE", help="list of expected failures of the tested backend"
+    )
     run.set_defaults(command=_run)
 
     explore = commands.add_parser("explore", help="compare backends with the reference on random cases")
     _add_target_options(explore)
-    explore.add_argument("--examples", type=int, metavar="N", help="how many; without it, until something fails")
-    explore.add_argument("--seed", type=int, default=0, help="of the search (default: %(default)s)")
+    explore.add_argument("--examples", type=int, metavar="N", help="number of cases; without it, until one fails")
+    explore.add_argument("--seed", type=int, default=0, help="seed of the random cases (default: %(default)s)")
     explore.set_defaults(command=_explore)
 
     report = commands.add_parser("report", help="write CONFORMANCE.md, a page and badges from results")
     report.add_argument("results", type=Path, nargs="*", default=[RESULTS], metavar="FILE", help="JSON lines")
-    report.add_argument("--output", type=Path, default=Path(), metavar="FOLDER", help="where to (default: here)")
+    report.add_argument(
+        "--output", type=Path, default=Path(), metavar="FOLDER", help="folder to write to (default: here)"
+    )
     report.set_defaults(command=_report)
 
-    vectors = commands.add_parser("vectors", help="the frozen vectors that travel with this package")
+    vectors = commands.add_parser("vectors", help="check or write the frozen vectors of this package")
     what = vectors.add_mutually_exclusive_group(required=True)
-    what.add_argument("--check", action="store_true", help="they are, bit for bit, what the specification gives")
-    what.add_argument("--write", action="store_true", help="make them anew")
+    what.add_argument("--check", action="store_true", help="check that they regenerate bit for bit")
+    what.add_argument("--write", action="store_true", help="write new vectors")
     vectors.set_defaults(command=_vectors)
     return parser
 

@@ -1,4 +1,4 @@
-"""What a backend is known not to do: lists of expected failures, kept honest in both directions."""
+"""Lists of expected failures of a backend. An expected failure that passes, or matches nothing, is an error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FIELDS = ("case", "check", "dtype", "device", "against")
 
 @dataclass(frozen=True)
 class ExpectedFailure:
-    """Results that must fail, and why. All but the reason are shell patterns."""
+    """Results that must fail, and the reason. All fields except the reason are shell patterns."""
 
     reason: str
     case: str
@@ -56,7 +56,7 @@ def load_expected_failures(backend: str, path: Path | None = None) -> list[Expec
 
 
 def judge(result: Result, entries: Iterable[ExpectedFailure]) -> Result:
-    """`result` as the entries see it: an expected failure, an unexpected pass, or what it was."""
+    """`result`, changed to an expected failure or an unexpected pass if an entry matches it."""
     entry = next((e for e in entries if e.matches(result)), None)
     if entry is None:
         return result
@@ -67,7 +67,7 @@ def judge(result: Result, entries: Iterable[ExpectedFailure]) -> Result:
 
 
 def unmatched(entries: Iterable[ExpectedFailure], cases: Iterable[Case]) -> list[ExpectedFailure]:
-    """The entries that can match no result of these cases: they excuse nothing and must go."""
+    """The entries that cannot match any result of these cases, and so must be removed."""
     possible = [
         (case.name, check.name, dtype, case.against) for case in cases for check in case.checks for dtype in case.dtypes
     ]

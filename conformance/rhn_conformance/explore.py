@@ -1,4 +1,4 @@
-"""Random exploration: cases that nobody thought of, drawn and shrunk by hypothesis."""
+"""Random exploration: cases drawn at random and shrunk by hypothesis."""
 
 from __future__ import annotations
 

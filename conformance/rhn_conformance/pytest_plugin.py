@@ -1,7 +1,7 @@
 """pytest options for `pytest --pyargs rhn_conformance --rhn-backend NAME`.
 
-pytest loads this module in every project of an environment in which the package is installed, so it imports nothing
-heavy and does nothing unless it is asked to.
+pytest loads this module in every project of an environment in which the package is installed. So it imports nothing
+heavy, and does nothing unless the options are used.
 """
 
 from __future__ import annotations

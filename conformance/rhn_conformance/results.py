@@ -1,4 +1,4 @@
-"""What a run leaves behind: JSON lines, one record per check, and one per run that says where it ran."""
+"""The results of a run, as JSON lines: one record per check, and one record per run with versions and machine."""
 
 from __future__ import annotations
 

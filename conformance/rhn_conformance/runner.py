@@ -1,4 +1,4 @@
-"""Asks a backend the questions of a case, and judges the answers."""
+"""Runs the checks of a case on a backend, and judges the answers."""
 
 from __future__ import annotations
 

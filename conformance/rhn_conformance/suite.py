@@ -1,4 +1,4 @@
-"""The suite: every case, and the choice among them."""
+"""The suite: all cases, and the selection of some of them."""
 
 from __future__ import annotations
 

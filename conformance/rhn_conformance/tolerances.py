@@ -1,4 +1,4 @@
-"""How far the answers of a backend may be from the right ones."""
+"""The tolerances: how far the answers of a backend may be from the right answers."""
 
 from __future__ import annotations
 

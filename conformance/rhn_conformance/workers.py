@@ -1,9 +1,10 @@
-"""Has backends do cases: in this process, or in several at a time, each with one backend.
+"""Runs cases on backends: in this process, or in several processes at a time, each with one backend.
 
-Most of the time of a run goes into compiling, which Python's lock lets only one thread do. Processes share nothing: a
-worker knows the suite, is told which case to do, and sends back what its backend answered. Here it is judged, so that
-the right answers are computed once. A case goes to the worker as soon as one is free, so that all of them have work
-until the end; a backend whose cases are done makes room for a second worker of another.
+Most of the time of a run is spent compiling, which Python's lock allows only one thread to do; hence processes. They
+share nothing: a worker knows the suite, is told which case to run, and sends back the answers of its backend. The
+answers are judged here, so that the right answers are computed only once. A worker gets the next case as soon as it is
+free, so that all workers are busy until the end. When the cases of a backend are done, another backend gets a second
+worker.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Corpora for language models: loading, vocabularies and the windows of truncated backpropagation through time."""
+"""Corpora for language models: loading, vocabularies, and windows for truncated backpropagation through time."""
 
 from rhn_datasets.batching import Windows, windows
 from rhn_datasets.corpora import CORPORA, Corpus, load_corpus

@@ -1,4 +1,4 @@
-"""Windows of truncated backpropagation through time, cut as the authors' reader cuts them."""
+"""Cuts tokens into windows for truncated backpropagation through time, as the authors' reader does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Window = tuple[NDArray[np.int32], NDArray[np.int32]]
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Window k is (inputs, targets), both int32 (B, T): columns kT to kT + T of `rows`, and the same moved by one.
+    """Window k is (inputs, targets), both int32 (B, T): columns kT to kT + T of `rows`, and the columns one further.
 
     Any window can be had without those before it, so a run can resume in the middle of an epoch.
     """
@@ -42,7 +42,7 @@ class Windows:
 
     @property
     def tokens_scored(self) -> int:
-        """How many targets one pass over all windows has."""
+        """Number of targets in one pass over all windows."""
         batch_size, columns = self.rows.shape
         return batch_size * (len(self) * self.bptt_length if self.drop_last else columns - 1)
 
@@ -51,14 +51,14 @@ def windows(tokens: NDArray[np.integer], batch_size: int, bptt_length: int, *, d
     """Cut tokens into rows of n // batch_size, and these into windows of `bptt_length`.
 
     Args:
-        tokens: (n,) integers. The last n % batch_size stand in no row.
-        batch_size: rows B.
-        bptt_length: columns T of a window.
-        drop_last: leave out a last window that is shorter: training, as in the authors' reader. Otherwise it is
-            delivered: evaluation.
+        tokens: (n,) integers. The last n % batch_size tokens are not used.
+        batch_size: number of rows B.
+        bptt_length: number of columns T of a window.
+        drop_last: leave out a shorter last window, as the authors' reader does in training. Otherwise it is included,
+            as needed in evaluation.
 
     Raises:
-        DataError: an option is impossible, or the corpus too short for a single window.
+        DataError: an option is not accepted, or the corpus is too short for a single window.
     """
     sizes = (batch_size, bptt_length)
     if not all(isinstance(size, Integral) and not isinstance(size, bool) and size >= 1 for size in sizes):

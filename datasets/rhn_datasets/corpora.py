@@ -1,4 +1,4 @@
-"""The corpora by name: load_corpus and one small loader for each kind."""
+"""The corpora by name: `load_corpus`, and one small loader for each kind of corpus."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Corpus:
 
     @property
     def metric(self) -> str:
-        """What the cross-entropy of this corpus is reported as."""
+        """The unit of scores on this corpus: "perplexity", "bits per character" or "bits per byte"."""
         return METRICS[self.level]
 
 
 @dataclass(frozen=True)
 class _Request:
-    """What load_corpus was asked for, checked."""
+    """The checked arguments of `load_corpus`."""
 
     name: str
     data_path: DataPath | None
@@ -59,7 +59,7 @@ class _Request:
 
 @dataclass(frozen=True)
 class CorpusKind:
-    """What a corpus can be asked for, and how its three texts are read."""
+    """A kind of corpus: its levels, and how its three texts are read."""
 
     levels: tuple[str, ...]  # the first is the default
     read: Callable[[_Request], list[Text]]
@@ -77,12 +77,12 @@ def load_corpus(
     """Load a corpus, ready for batching.
 
     Args:
-        name: one of CORPORA: ptb, enwik8, text8, ptb_char (made of the files of ptb), wikitext2, wikitext103, text
-            (your own), pydoc (the language reference inside CPython).
-        data_path: of a published corpus the folder with its files or their archive, used before any download; of text
-            one file, a folder with train.txt, valid.txt and test.txt, or a sequence of three files.
-        level: "word", "char" or "byte", where the corpus leaves a choice; None is "char" for text, "byte" for pydoc.
-        split: fractions of the bytes for train, valid and test, where one text is to be cut.
+        name: one of CORPORA: ptb, enwik8, text8, ptb_char (made from the files of ptb), wikitext2, wikitext103, text
+            (your own text), pydoc (the language reference that comes with CPython).
+        data_path: for a published corpus, the folder with its files or their archive, which is searched before a
+            download. For text, one file, a folder with train.txt, valid.txt and test.txt, or a sequence of three files.
+        level: "word", "char" or "byte", if the corpus leaves a choice; None is "char" for text, "byte" for pydoc.
+        split: fractions of the bytes for train, valid and test, if one text is split.
         cache_path: folder for downloads and for the tokens of large corpora; None is rhn_datasets in $XDG_CACHE_HOME or
             ~/.cache.
         download: whether the network may be used.
@@ -93,11 +93,11 @@ def load_corpus(
     if not isinstance(name, str) or name not in CORPORA:
         close = get_close_matches(str(name), CORPORA, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
-        raise DataError(f"there is no corpus {name!r}{hint}; known are {', '.join(CORPORA)}")
+        raise DataError(f"there is no corpus {name!r}{hint}; known names: {', '.join(CORPORA)}")
     kind = CORPORA[name]
     level = kind.levels[0] if level is None else level
     if level not in kind.levels:
-        raise DataError(f"level={level!r} is not possible for {name}; accepted is {' or '.join(kind.levels)}")
+        raise DataError(f"level={level!r} is not accepted for {name}: expected {' or '.join(kind.levels)}")
     if not _are_fractions(split):
         raise DataError(
             f"split={split!r} is not accepted: expected three positive fractions for train, valid and test that sum to"
@@ -113,19 +113,18 @@ def load_corpus(
     except OSError as error:
         raise DataError(f"{error.filename or _shown(data_path) or name}: {error.strerror or error}") from error
     except MemoryError as error:
-        raise DataError(f"this machine has not enough memory for {_shown(data_path) or name}") from error
+        raise DataError(f"this machine has too little memory for {_shown(data_path) or name}") from error
     return Corpus(name, train, valid, test, vocabulary, level)
 
 
 def _read_published(request: _Request) -> list[Text]:
-    """PTB and WikiText, which are published in three files; enwik8 and text8, of which everyone takes 90, 5 and 5
-    million bytes."""
+    """PTB and WikiText, published as three files; enwik8 and text8, always split into 90, 5 and 5 million bytes."""
     files = _published_files(request.name, request)
     return [read_text(file) for file in files] if len(files) == 3 else _split(read_text(files[0]), request)
 
 
 def _read_ptb_char(request: _Request) -> list[Text]:
-    """The Penn Treebank by characters, made of its word files: the words of a line joined by `_`, then a line end.
+    """The Penn Treebank by characters, made from its word files: the words of a line joined by `_`, then a line end.
 
     `<unk>` counts as the five characters < u n k >, and N stands for a number, as in the files. The line end takes the
     place of the `<eos>` of others: one symbol per line.
@@ -151,7 +150,7 @@ def _published_files(source: str, request: _Request) -> list[Path]:
 def _read_pydoc(request: _Request) -> list[Text]:
     """The Python language reference: the text behind help("for"), topic by topic."""
     if request.data_path is not None:
-        raise DataError("data_path has no meaning for pydoc: its text comes with Python itself")
+        raise DataError("data_path has no meaning for pydoc: its text comes with Python")
     try:
         from pydoc_data.topics import topics
     except ImportError as error:
@@ -184,7 +183,7 @@ def _read_own(request: _Request) -> list[Text]:
 
 
 def _split(text: Text, request: _Request) -> list[Text]:
-    """Cut one text at the fractions of its bytes, or as soon after them as no symbol is broken."""
+    """Cut one text at the fractions of its bytes, or at the first place after them that breaks no symbol."""
     train, valid, _ = request.split
     first, second = (cut(text, round(len(text) * part), request.level) for part in (train, train + valid))
     splits = [text[:first], text[first:second], text[second:]]
@@ -203,7 +202,7 @@ def _are_fractions(split: object) -> bool:
 
 
 def _shown(data_path: DataPath | None) -> str:
-    """As people write it; "" for None."""
+    """The path for messages; "" for None."""
     if isinstance(data_path, (str, os.PathLike)):
         return os.fspath(data_path)
     return "" if data_path is None else repr(data_path)

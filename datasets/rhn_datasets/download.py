@@ -1,4 +1,4 @@
-"""Fetch one file over HTTP, checked and resumable, and take members out of an archive safely."""
+"""Downloads a file over HTTP, checked and resumable, and extracts members of an archive safely."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError,
 
 
 class _TransferError(Exception):
-    """The transfer ended early; what has arrived is in the part file, and another attempt may finish it."""
+    """The transfer ended early. The part file holds what has arrived, and another attempt may finish it."""
 
 
 def fetch(
@@ -39,11 +39,12 @@ def fetch(
     pause: float = 1.0,
     longest: float = LONGEST,
 ) -> Path:
-    """Download `url` to `path`, unless it is there already; `path` never holds an incomplete or unchecked file.
+    """Download `url` to `path`, unless `path` exists; `path` never holds an incomplete or unchecked file.
 
-    What has arrived waits in `path`.part, and is resumed: after a dropped connection up to `attempts` times, with
-    `pause`, 2 * `pause`, … seconds in between, or by the next call. A second process waits for the first one. No more
-    than `size` bytes (`LARGEST` if it is not known) and no longer than `longest` seconds is anything received.
+    The part of the file that has arrived is kept in `path`.part. After a dropped connection, the transfer is resumed up
+    to `attempts` times, with pauses of `pause`, 2 * `pause`, … seconds; the next call resumes it too. A second process
+    waits for the first one. At most `size` bytes (`LARGEST` if the size is not known) are received, within `longest`
+    seconds.
 
     Raises:
         DataError: the server, the connection, the disk or the check (`sha256`, `size` in bytes) fails.
@@ -80,14 +81,14 @@ def extract(archive: Path, member: str, destination: Path, *, size: int | None, 
     """Write one member of a zip or tar.gz archive to `destination`, atomically, if it has this size and digest.
 
     Args:
-        archive: of either kind.
-        member: its name in the archive.
-        destination: of the file.
-        size: in bytes; None if it is not known, and then no more than `LARGEST_MEMBER` is taken.
+        archive: a zip or tar.gz file.
+        member: name of the member in the archive.
+        destination: path of the extracted file.
+        size: size in bytes; None if it is not known, and then at most `LARGEST_MEMBER` bytes are extracted.
         digest: "sha256:<hexadecimal>", "sha1:<hexadecimal>" or "md5:<hexadecimal>".
 
     Raises:
-        DataError: the archive is damaged, has no such member or another content under this name, or has any member
+        DataError: the archive is damaged, has no such member, has other content under this name, or has a member
             outside its own folder.
     """
     with atomic_write(destination) as file:
@@ -120,7 +121,7 @@ def _download(url: str, part: Path, size: int | None, attempts: int, pause: floa
 
 
 def _transfer(url: str, part: Path, most: int, until: float) -> None:
-    """Ask once for what `part` does not hold yet, and append it: `most` bytes in all, and not after `until`."""
+    """Request once what `part` does not hold yet, and append it: at most `most` bytes in total, not after `until`."""
     import requests
     from tqdm import tqdm
     from urllib3.exceptions import HTTPError  # urllib3 is what requests itself reads with
@@ -141,7 +142,7 @@ def _transfer(url: str, part: Path, most: int, until: float) -> None:
                 have = 0
             elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
                 part.unlink(missing_ok=True)
-                raise _TransferError("the server sends another piece than it was asked for")
+                raise _TransferError("the server sent another piece than the requested one")
             length = response.headers.get("Content-Length", "")
             total = have + int(length) if re.fullmatch("[0-9]{1,15}", length) else None
             with (
@@ -151,7 +152,7 @@ def _transfer(url: str, part: Path, most: int, until: float) -> None:
                 # What has arrived, as it was sent: never unpacked, and never waited for until a block is full.
                 while block := response.raw.read1(BLOCK, decode_content=False):
                     if time.monotonic() > until:
-                        raise DataError(f"cannot download {url}: it takes too long; the next attempt will go on")
+                        raise DataError(f"cannot download {url}: it takes too long; the next attempt will continue")
                     have += len(block)
                     if have > most:  # and perhaps it never ends
                         part.unlink()
@@ -169,7 +170,7 @@ def _transfer(url: str, part: Path, most: int, until: float) -> None:
 
 
 def _fault(path: Path, sha256: str | None, size: int | None) -> str | None:
-    """What is wrong with a downloaded file, in words; None if nothing is."""
+    """What is wrong with a downloaded file, in words; None if it is right."""
     found_size = path.stat().st_size
     if size is not None and found_size != size:
         return f"it has {found_size:,} bytes instead of {size:,}"

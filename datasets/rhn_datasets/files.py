@@ -1,4 +1,4 @@
-"""What the other modules share: the error that users see, digests and atomic writes."""
+"""Shared by the other modules: the error that users see, paths, digests and atomic writes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import BinaryIO
 
 
 class DataError(Exception):
-    """A corpus cannot be loaded, or not in the way it was asked for; the message is one sentence for the user."""
+    """A corpus cannot be loaded, or not with these arguments; the message is one sentence for the user."""
 
 
 def expanded(name: str, path: str | os.PathLike[str]) -> Path:
-    """The path that the argument `name` says, with ~ for somebody's home.
+    """The path in the argument `name`, with ~ expanded to a home folder.
 
     Raises:
-        DataError: it is no path, or there is no such home.
+        DataError: it is not a path, or there is no such home folder.
     """
     if not isinstance(path, (str, os.PathLike)) or "\0" in os.fspath(path):
         raise DataError(f"{name}={path!r} is not accepted: expected a path")
@@ -33,7 +33,7 @@ def default_cache() -> Path:
     """The folder for downloads and tokens.
 
     Raises:
-        DataError: there is no home for it.
+        DataError: there is no home folder.
     """
     return expanded("cache_path", os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rhn_datasets"
 
@@ -46,13 +46,13 @@ def digest_of(path: Path, algorithm: str = "sha256") -> str:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary neighbour of `path` for writing; it takes the name `path` only once it is complete.
+    """Open a temporary file beside `path` for writing; it is renamed to `path` when it is complete.
 
     Nobody ever sees half a file, and two processes that write the same file at once do not mix. Any exception inside
     the block leaves `path` as it was.
 
     Raises:
-        DataError: the disk refuses.
+        DataError: the file cannot be written.
     """
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:

@@ -1,4 +1,4 @@
-"""Where the published corpora come from, what exactly they are, and how their files are found."""
+"""The published corpora: their addresses, sizes and digests, and how their files are found."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Member:
         return PurePosixPath(self.path).name
 
     def matches(self, file: Path) -> bool:
-        """Whether `file` is there and is, byte for byte, this member."""
+        """Whether `file` exists and is, byte for byte, this member."""
         algorithm, _, expected = self.digest.partition(":")
         return file.is_file() and self.size in (None, file.stat().st_size) and digest_of(file, algorithm) == expected
 
@@ -120,14 +120,14 @@ def obtain(source: Source, data_path: Path | None, cache: Path, download: bool) 
     """Paths of the checked members: from `data_path`, an archive in `data_path`, the cache, or the network.
 
     Args:
-        source: of the files.
+        source: the published archive.
         data_path: folder that holds the files or the archive; None if there is none.
-        cache: folder into which archives are unpacked, and where downloads arrive.
+        cache: folder for downloads and unpacked files.
         download: whether the network may be used.
 
     Raises:
-        DataError: a local file is not the published one, or nothing is found and `download` is False or fails. The
-            message says which file to put where.
+        DataError: a local file is not the published one, or no file is found and the download fails or is not allowed.
+            The message says which file to put where.
     """
     cache = cache / source.folder
     wanted = " and ".join(member.filename for member in source.members)
@@ -174,7 +174,7 @@ def _unpack(source: Source, archive: Path, files: list[Path]) -> list[Path]:
 
 
 def _local_files(source: Source, folder: Path) -> list[Path] | None:
-    """The members as plain files in `folder` or, as the archive lays them out, below it; None if they are not there."""
+    """The members as plain files in `folder`, or below it as in the archive; None if they are not there."""
     for files in ([folder / m.filename for m in source.members], [folder / m.path for m in source.members]):
         if all(file.is_file() for file in files):
             for member, file in zip(source.members, files, strict=True):

@@ -1,4 +1,4 @@
-"""From raw text to token arrays, in small pieces, with a memory-mapped cache for large corpora."""
+"""Converts raw text to token arrays, in small pieces, with a memory-mapped cache for large corpora."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_text(path: Path) -> Text:
     """Memory map of a file.
 
     Raises:
-        DataError: it is not there, or empty.
+        DataError: the file does not exist or is empty.
     """
     try:
         return np.memmap(path, np.uint8, "r")
@@ -57,7 +57,7 @@ def cut(text: Text, position: int, level: str) -> int:
 def tokenise(splits: list[Text], level: str, cache: Path | None) -> tuple[list[Tokens], Vocabulary]:
     """Token arrays of train, valid and test, read-only and of the smallest unsigned type, and their vocabulary.
 
-    Large corpora are encoded once, into a file in the folder `cache`, and come back memory-mapped.
+    Large corpora are encoded only once, into a file in the folder `cache`, and are memory-mapped.
     """
     if sum(len(text) for text in splits) < LARGE:
         vocabulary = build_vocabulary(splits, level)
@@ -122,12 +122,12 @@ def _read_cached(header_file: Path, token_file: Path) -> tuple[list[Tokens], Voc
 
 
 def _checksum(content: dict[str, Any], token_file: Path) -> str:
-    """Over all that the cache holds, so that nothing in it can change unseen."""
+    """Checksum of everything in a cache entry, so that no change stays unnoticed."""
     return hashlib.sha256(f"{json.dumps(content, sort_keys=True)} {digest_of(token_file)}".encode()).hexdigest()
 
 
 def _key(splits: list[Text], level: str) -> str:
-    """Name of the cache entry: depends on every byte of the splits and on all that decides about their tokens."""
+    """Name of the cache entry: it depends on every byte of the splits and on all that determines their tokens."""
     key = hashlib.sha256(f"{CACHE_FORMAT} {level} {[len(text) for text in splits]}".encode())
     for text in splits:
         for block in _blocks(text, "byte"):
@@ -136,7 +136,7 @@ def _key(splits: list[Text], level: str) -> str:
 
 
 def _write_tokens(splits: list[Text], vocabulary: Vocabulary, path: Path) -> list[int]:
-    """Write the tokens of all splits one after the other; returns how many each has."""
+    """Write the tokens of all splits one after the other; return the number of tokens of each."""
     lengths = []
     with atomic_write(path) as file:
         for text in splits:

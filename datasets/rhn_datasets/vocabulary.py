@@ -19,7 +19,7 @@ UNKNOWN = "<unk>"
 
 
 def split_symbols(text: bytes, level: str) -> str | list[str]:
-    """Cut UTF-8 text into its symbols: the one definition of what a symbol is.
+    """Split UTF-8 text into its symbols. This function defines what a symbol is.
 
     byte: a string with chr(b) for each byte b; char: the characters; word: what stands between white space,
     and `<eos>` for each line end, as Mikolov's reader of the Penn Treebank does.
@@ -32,7 +32,7 @@ def split_symbols(text: bytes, level: str) -> str | list[str]:
 
 
 def _is_symbol(symbol: str, level: str) -> bool:
-    """Whether `split_symbols` can give it, but for `<unk>`, which stands for others."""
+    """Whether `split_symbols` can return this symbol, or it is `<unk>`, which stands for others."""
     if not isinstance(symbol, str) or any("\ud800" <= c <= "\udfff" for c in symbol):
         return False
     if level == "word" or symbol == UNKNOWN:
@@ -42,7 +42,7 @@ def _is_symbol(symbol: str, level: str) -> bool:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The symbols of one level; the id of a symbol is its place in `symbols`.
+    """The symbols of one level; the id of a symbol is its index in `symbols`.
 
     At level "byte" the symbol of byte b is chr(b). `<unk>`, where the vocabulary has it, stands for all symbols
     that it has not.
@@ -58,7 +58,7 @@ class Vocabulary:
             raise DataError("a vocabulary needs at least one symbol, and each symbol only once")
         for symbol in self.symbols:
             if not _is_symbol(symbol, self.level):
-                raise DataError(f"{symbol!r} is no symbol of level {self.level}")
+                raise DataError(f"{symbol!r} is not a symbol of level {self.level}")
 
     def __len__(self) -> int:
         return len(self.symbols)

@@ -313,9 +313,9 @@ def test_own_text_that_is_not_utf8_is_told_of_the_byte_level(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (("enwiki8",), {}, r"there is no corpus 'enwiki8' \(did you mean enwik8\?\); known are ptb, enwik8, text8"),
-        (("ptb",), {"level": "char"}, "level='char' is not possible for ptb; accepted is word"),
-        (("pydoc",), {"level": "line"}, "level='line' is not possible for pydoc; accepted is byte or char or word"),
+        (("enwiki8",), {}, r"there is no corpus 'enwiki8' \(did you mean enwik8\?\); known names: ptb, enwik8, text8"),
+        (("ptb",), {"level": "char"}, "level='char' is not accepted for ptb: expected word"),
+        (("pydoc",), {"level": "line"}, "level='line' is not accepted for pydoc: expected byte or char or word"),
         (("pydoc",), {"split": (0.9, 0.1)}, "expected three positive fractions"),
         (("pydoc",), {"split": (0.9, 0.1, 0.1)}, "expected three positive fractions .* that sum to 1"),
         (("pydoc",), {"split": (1.0, 0.0, 0.0)}, "expected three positive fractions"),

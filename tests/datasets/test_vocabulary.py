@@ -101,7 +101,7 @@ def test_symbols_must_be_there_and_distinct(symbols: tuple[str, ...]) -> None:
     ("symbols", "level"), [(("ab",), "char"), (("\u0100",), "byte"), (("\ud800",), "word"), (("",), "word")]
 )
 def test_what_no_text_can_hold_is_no_symbol(symbols: tuple[str, ...], level: str) -> None:
-    with pytest.raises(DataError, match=f"is no symbol of level {level}"):
+    with pytest.raises(DataError, match=f"is not a symbol of level {level}"):
         Vocabulary(symbols, level)
 
 

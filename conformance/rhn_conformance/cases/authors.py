@@ -1,4 +1,4 @@
-"""The authors' own programs as cases: one training window each, and a second step on it."""
+"""Cases from the authors' own programs: one training window each, and a second step on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the authors' own programs computed, under the names and layouts of `rhn.spec`.
+"""The numbers that the authors' own programs computed, with the names and layouts of `rhn.spec`.
 
 Origin, licence and meaning: vectors/authors/README.md. Six language models (TensorFlow, Theano) and three bare layers
 (Brainstorm), each in both precisions. Arrays and numbers are the authors' own, bit for bit.

@@ -1,4 +1,4 @@
-"""Covering arrays: few rows in which every pair of option values occurs."""
+"""Covering arrays: a few rows in which every pair of option values occurs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Layers on their own (SPEC.md 7): vectors in, sequences of different lengths, one direction or both.
+"""Cases for layers outside of the language model (SPEC.md 7): sequences of different lengths, one direction or both.
 
-Only backends with `build_layer` are asked. The numbers are made like those of the language models; what stands behind
-the end of a sequence is as large as what stands before it, and so are the derivatives there.
+They are only for backends with `build_layer`. The numbers are made like those of the language models. Padding is as
+large as the valid input, and the derivatives there are as large as elsewhere, so that a wrong use of padding shows.
 """
 
 from __future__ import annotations

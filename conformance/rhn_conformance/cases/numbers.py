@@ -1,4 +1,4 @@
-"""From the description of a case to its numbers: parameters, windows, masks, all exactly representable in float32."""
+"""Makes the numbers of a described case: parameters, windows and masks, all exactly representable in float32."""
 
 from __future__ import annotations
 

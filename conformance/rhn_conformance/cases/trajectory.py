@@ -1,4 +1,4 @@
-"""One hundred training steps on real text: errors that a single step hides add up, and any drift shows."""
+"""One hundred training steps on real text, in which errors add up that a single step would hide."""
 
 from __future__ import annotations
 

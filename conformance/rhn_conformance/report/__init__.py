@@ -1,4 +1,4 @@
-"""From results to what people look at: CONFORMANCE.md, one page, and a badge per backend."""
+"""Reports from results: CONFORMANCE.md, an HTML page, and a badge per backend."""
 
 from __future__ import annotations
 

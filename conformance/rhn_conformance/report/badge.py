@@ -1,4 +1,4 @@
-"""A badge per backend: as data, and drawn."""
+"""A badge per backend: as data for shields.io, and as SVG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WIDTH_OF_A_LETTER = 6.6  # of Verdana at 11 pixels; the drawing stretches the t
 
 
 def badge(backend: str, results: Iterable[Result]) -> dict[str, object]:
-    """What shields.io draws an endpoint badge from. A failure that is excused is not a pass, and is said."""
+    """The data of an endpoint badge of shields.io. An expected failure does not count as a pass, and is named."""
     counts = Counter(result.verdict for result in results if result.backend == backend)
     bad = counts[Verdict.FAILED] + counts[Verdict.UNEXPECTED_PASS]
     excused = counts[Verdict.EXPECTED_FAILURE]
@@ -25,7 +25,7 @@ def badge(backend: str, results: Iterable[Result]) -> dict[str, object]:
 
 
 def draw_badge(data: dict[str, object]) -> str:
-    """The badge as SVG, which needs nobody to draw it."""
+    """The badge as SVG."""
     label, message = str(data["label"]), str(data["message"])
     left, right = (round(12 + _WIDTH_OF_A_LETTER * len(text)) for text in (label, message))
     return TEMPLATES.get_template("badge.svg.j2").render(

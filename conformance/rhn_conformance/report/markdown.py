@@ -1,4 +1,4 @@
-"""CONFORMANCE.md: verdicts, worst error per clause, and the reason of everything that is not a pass."""
+"""CONFORMANCE.md: verdicts, the worst error per clause, and the reason for each result that is not a pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Column = tuple[str, str, str]  # backend, device, dtype
 
 
 def render_markdown(runs: Sequence[Run], results: Sequence[Result]) -> str:
-    """The report for people who read Markdown."""
+    """The report in Markdown."""
     columns = _columns(results)
     sections = [
         "# Conformance\n\nWritten by `rhn-conformance report`; conformance.html has the same, and every tensor.\n"
@@ -87,7 +87,7 @@ def _by_clause(columns: Sequence[Column], results: Sequence[Result]) -> str:
 
 
 def _slowest(results: Iterable[Result]) -> str:
-    """Ten lines, so that the section is read."""
+    """The ten slowest cases."""
     seconds: Counter[tuple[str, str]] = Counter()
     for result in results:
         seconds[result.case, result.backend] += result.seconds  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""The page: a grid of cases by backends, and the tensors behind each of its cells, in one file that needs no server."""
+"""The HTML page: a grid of cases and backends, with the tensors behind each cell, in one file that needs no server."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rhn_conformance.results import Result, Run
 
 
 def render_page(runs: Sequence[Run], results: Sequence[Result]) -> str:
-    """The page as text. Its script reads the data from a JSON block, in which no text can end or hide the script, and
-    draws everything with the DOM, for which text is never markup."""
+    """The page as text. Its script reads the data from a JSON block, in which no text can end or hide the script. It
+    draws everything through the DOM, so that text is never taken as markup."""
     return TEMPLATES.get_template("page.html").render(data=_data(runs, results))
 
 
 def _data(runs: Sequence[Run], results: Sequence[Result]) -> dict[str, Any]:
-    """What the script of the page expects; see the comments there."""
+    """The data for the script of the page; see the comments there."""
     backends = list(dict.fromkeys(r.backend for r in results))
     found = list(dict.fromkeys((r.backend, r.device, r.dtype) for r in results))
     columns = sorted(found, key=lambda column: backends.index(column[0]))  # results come as they are ready

@@ -1,4 +1,4 @@
-"""The templates of the report; whatever is put into one is escaped."""
+"""The templates of the report. All values are escaped."""
 
 from __future__ import annotations
 

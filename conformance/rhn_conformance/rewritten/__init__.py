@@ -1,1 +1,1 @@
-"""The reference with its text changed: deliberately broken implementations, and decimal arithmetic."""
+"""The reference with changed source text: deliberately broken implementations (mutants), and decimal arithmetic."""

@@ -1,6 +1,6 @@
-"""The reference with one mistake in it: does the suite notice, and does it name the clause?
+"""Mutants: the reference with one mistake each. Does the suite notice the mistake, and does it name the broken clause?
 
-Each mutant is a mistake that some implementation of Recurrent Highway Networks has made, or nearly. It runs as a
+Each mistake is one that some implementation of Recurrent Highway Networks has made, or might make. A mutant runs as a
 backend; the first check that it fails must name the clause that it breaks.
 """
 
@@ -14,9 +14,9 @@ class Mutant:
     """A mistake.
 
     Attributes:
-        name: of the backend that makes it.
-        clause: of SPEC.md that it breaks.
-        edits: of the reference's source.
+        name: name of the backend with this mistake.
+        clause: the broken clause of SPEC.md.
+        edits: changes of the reference's source text.
     """
 
     def __init__(self, name: str, clause: str, *edits: Edit) -> None:

@@ -1,7 +1,7 @@
-"""Backends made from the text of the reference with some places changed.
+"""Makes backends from the source text of the reference, with some places changed.
 
-Two things are made like this: mutants, whose one wrong line the suite must notice, and the reference in decimal
-arithmetic. Each change must apply, and to one place only, so that an edit of the reference cannot silently disarm it.
+This is used for mutants, whose one mistake the suite must notice, and for the reference in decimal arithmetic. Each
+change must apply to exactly one place, so that an edit of the reference cannot silently make it ineffective.
 """
 
 from __future__ import annotations
