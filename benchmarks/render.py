@@ -18,29 +18,32 @@ PAGE = ROOT / "docs" / "PERFORMANCE.md"
 
 INTRODUCTION = """# Performance
 
-Written by `python benchmarks/render.py` from the records in [benchmarks/results](../benchmarks/results); every table
-names its record and the command that makes it anew. All measurements of a table are of one run, in which everything
-that is compared takes turns; times are medians with the fastest and the slowest sample, ratios medians over the turns.
+`python benchmarks/render.py` writes this page from the records in [benchmarks/results](../benchmarks/results). Every
+table names its record and the command that measures it again. All numbers of a table come from one run, in which the
+compared programs take turns. Times are medians, with the fastest and the slowest sample in parentheses. Ratios are
+medians over the turns.
 
-The *bare products* are the matrix products of a step and nothing else, in the same shapes and order, by the framework's
-own fastest means: what is left when everything around them costs nothing. *Naive* is the same model written the obvious
-way, one product per gate, differentiated by the framework; *compiled* is that with its time step under `torch.compile`;
-*LSTM* is the framework's own, stacked, with as many parameters (tiny: as many units and layers).
+The *bare products* are the matrix products of a step and nothing else, in the same shapes and order, computed in the
+fastest way that the framework has. A step would take this long if everything else cost nothing. *Naive* is the same
+model written in the obvious way, with one product per gate, and differentiated by the framework. *Compiled* is the
+naive model with its time step under `torch.compile`. *LSTM* is the framework's own stacked LSTM with as many
+parameters (tiny: as many units and layers).
 """
 
 SHAPE_TITLES = {
     "ptb": "The paper's PTB model: V 10,000, H 830, depth 10, B 20, T 35",
     "small": "Small: V 10,000, H 200, depth 5, B 20, T 35",
     "enwik8": "The paper's enwik8 model: V 205, H 1500, depth 10, B 128, T 50",
-    "tiny": "Tiny, where overhead counts: V 50, H 64, depth 3, B 20, T 35",
+    "tiny": "Tiny, where overhead dominates: V 50, H 64, depth 3, B 20, T 35",
 }
 PEER_TITLES = {"matmul": "bare products", "naive": "naive", "compiled": "compiled", "lstm": "LSTM"}
 
 NO_GPU = """## GPU
 
-**Figures are missing: nothing has been run on a GPU yet.** CUDA graphs, Triton kernels and whatever else is for GPUs
-have been tested on a CPU only, by stand-ins, an interpreter and a compiler. `benchmarks/gpu.sh` runs unattended on a
-machine with a GPU, in under nine minutes: it checks every form of the training step and times those that are right.
+**There are no figures: nothing has been run on a GPU yet.** CUDA graphs, Triton kernels and other code for GPUs have
+been tested only on a CPU, with stand-ins, an interpreter and a compiler. `benchmarks/gpu.sh` runs unattended on a
+machine with a GPU, in under nine minutes. It checks every form of the training step, and measures the forms that are
+right.
 """
 
 
@@ -123,10 +126,10 @@ def _inference(file: str, record: dict[str, Any]) -> str:
             "",
             *_origin(file, record),
             "",
-            "The paper's PTB model. At batch 1 every weight is read from memory to be used once; memory is the limit.",
-            f"Here it takes {memory['stream']:.2f} ms to read the recurrent weights, which a stream in windows needs",
-            f"for every token, and {memory['generate']:.2f} ms to read all weights, which a token on its own needs.",
-            "What a cache keeps of them from token to token need not be read, so a ratio may be below 1.",
+            "The paper's PTB model. At batch 1 every weight is read from memory and used once: memory is the limit.",
+            f"Here it takes {memory['stream']:.2f} ms to read the recurrent weights, which a stream in windows needs for",
+            f"every token, and {memory['generate']:.2f} ms to read all weights, which a single token needs.",
+            "Weights that stay in the CPU's cache from token to token are not read again, so a ratio may be below 1.",
             "",
             *_table(header, rows),
             "",
@@ -188,13 +191,13 @@ def _table(header: list[str], rows: list[list[str]]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="only say whether the page is that of the records")
+    parser.add_argument("--check", action="store_true", help="only check that the page matches the records")
     rendered = page(read_records())
     if not parser.parse_args().check:
         PAGE.write_text(rendered)
         print(PAGE)
     elif PAGE.read_text() != rendered:
-        sys.exit(f"{PAGE} is not what the records say: run python benchmarks/render.py")
+        sys.exit(f"{PAGE} does not match the records: run python benchmarks/render.py")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Classify sequences of different lengths with a bidirectional RHN in Flax NNX: `python examples/classify_jax.py`.
 
-Shows lengths (what stands in the padding has no influence), both directions, and variational dropout.
+Shows lengths (the padding has no influence), both directions, and variational dropout.
 """
 
 import jax.numpy as jnp

@@ -1,6 +1,6 @@
 """Classify sequences of different lengths with a bidirectional RHN in Keras: `python examples/classify_tf.py`.
 
-Shows padding masks (what stands in the padding has no influence), both directions, and variational dropout.
+Shows padding masks (the padding has no influence), both directions, and variational dropout.
 """
 
 import keras

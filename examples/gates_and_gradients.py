@@ -1,10 +1,10 @@
-"""For teachers: what the gates of a Recurrent Highway Network are good for, on a toy task, with NumPy and matplotlib.
+"""For teachers: what the gates of a Recurrent Highway Network are good for, shown on a toy task with NumPy.
 
     python examples/gates_and_gradients.py [--steps 800] [--figure gates_and_gradients.svg]
 
-The task: the first symbol of a sequence must be said again at its end, twenty time steps later. One small RHN per
-initial transform bias tries to learn it. The figure shows the Jacobian of a time step, how far gradients reach, who
-learns, and the gates. It takes half a minute.
+The task: at the end of a sequence of twenty symbols, the network must repeat the first symbol. Three small RHNs with
+different initial transform biases try to learn it. The figure, drawn with matplotlib, shows the Jacobian of a time
+step, how far gradients reach, which network learns, and the gates. It takes half a minute.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import rhn
 from rhn.spec.reference import LayerWeights, MicroStep, layer_forward
 
 SYMBOLS, DISTRACTORS, LENGTH, BATCH = 4, 2, 20, 32
-QUESTION = SILENCE = SYMBOLS + DISTRACTORS  # what is read at the end, and what is said until then
+QUESTION = SILENCE = SYMBOLS + DISTRACTORS  # the input at the end, and the target before the end
 BIASES = {0.0: "#c8501e", -2.0: "#2563a8", -4.0: "#0f766e"}  # initial transform biases, and their colours
 CONFIG = rhn.RHNConfig(SYMBOLS + DISTRACTORS + 1, hidden_size=24, recurrence_depth=3, tie_weights=False)
 

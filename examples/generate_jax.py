@@ -1,4 +1,4 @@
-"""Text from a checkpoint in JAX: `python examples/generate_jax.py runs/NAME/best.safetensors "The "`.
+"""Sample text from a checkpoint in JAX: `python examples/generate_jax.py runs/NAME/best.safetensors "The "`.
 
 The checkpoint may come from any of the three ports. `python -m rhn_jax.train with demo` makes one.
 """

@@ -1,7 +1,7 @@
 """Move a layer from PyTorch to a TensorFlow SavedModel and to ONNX: `python examples/move_a_layer.py [FOLDER]`.
 
-What every file computes is compared with what PyTorch computes. The part for ONNX needs the packages onnx, onnxscript
-and onnxruntime.
+The results of both files are compared with those of PyTorch. The part for ONNX needs the packages onnx, onnxscript and
+onnxruntime.
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
-"""A Recurrent Highway Network as one writes it down from the paper: what everything in this project is compared with.
+"""A Recurrent Highway Network written down directly from the paper, to compare with the fast layer.
 
-`python examples/naive_rhn.py` puts the same weights and masks into it and into `rhn_torch.RHNLanguageModel`, and shows
-how far the two are apart and how long a training step of each takes.
+`python examples/naive_rhn.py` gives the same weights and masks to this model and to `rhn_torch.RHNLanguageModel`, and
+shows how far the two are apart and how long a training step of each takes.
 """
 
 import time
@@ -20,7 +20,7 @@ BATCH_SIZE, LENGTH = 20, 35
 
 
 class NaiveRHN(nn.Module):
-    """The equations of the paper as one writes them down: one `nn.Linear` per gate and micro-step, no layer above."""
+    """The equations of the paper, written down directly: one layer, with one `nn.Linear` per gate and micro-step."""
 
     def __init__(self, config: rhn.RHNConfig) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The frozen vectors in this package: how they are made, and the check that they can be made again.
 
-Inputs come from the raw bits of a counter-based generator, right answers from decimal arithmetic. Neither depends on the
-machine, so both regenerate bit for bit anywhere. vectors/README.md says how to use them without Python.
+Inputs come from the raw bits of a counter-based generator, right answers from decimal arithmetic. Neither depends on
+the machine, so both regenerate bit for bit anywhere. vectors/README.md says how to use them without Python.
 """
 
 from __future__ import annotations
