@@ -107,7 +107,7 @@ def _existing_file(path: str | os.PathLike[str]) -> Path:
         if path.is_file():
             path.open("rb").close()
             return path
-        fault = "is not a file" if path.exists() else "does not exist"
+        fault = "does not exist as a file" if path.exists() else "does not exist"
     except OSError as error:
         fault = f"cannot be read ({error.strerror})"
     except (TypeError, ValueError) as error:  # of another type, or with a null in it

@@ -251,7 +251,7 @@ def test_refuses_impossible_rates(name: str, value: object) -> None:
 def test_refuses_unknown_and_missing_rates() -> None:
     with pytest.raises(ValueError, match="'drop_x' is not known: accepted are drop_embedding, drop_input, drop_state"):
         sample_masks(CONFIG, [[1, 2]], {"drop_x": 0.5}, seed=1, step=0)
-    with pytest.raises(ValueError, match="one each for drop_embedding, drop_input, drop_state, drop_output"):
+    with pytest.raises(ValueError, match="one for each of drop_embedding, drop_input, drop_state, drop_output"):
         sample_masks(CONFIG, [[1, 2]], [0.5, 0.5], seed=1, step=0)
 
 
