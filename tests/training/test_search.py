@@ -16,13 +16,14 @@ from pretended_training import Pretence
 
 from rhn.preflight import PreflightError
 from rhn.training.loop import DivergedError
-from rhn.training.options import OptionError, RunInterruptedError
+from rhn.training.options import OptionError
 from rhn.training.run.folder import RunFolder
 from rhn.training.search import trials
 from rhn.training.search.command_line import run as run_command
 from rhn.training.search.folder import SearchFolder, Trial, best_of
 from rhn.training.search.request import Request, read_request
 from rhn.training.search.trials import MOST_STARTS, search
+from rhn.training.user_errors import RunInterruptedError
 
 TEXT = "the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs.\n" * 30
 WORDS = [
