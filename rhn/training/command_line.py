@@ -18,6 +18,8 @@ with warnings.catch_warnings():
     from sacred import SETTINGS, Experiment
     from sacred.run import Run
 
+from rhn.backend import load_backend
+from rhn.processes import join_processes
 from rhn.text import one_line
 from rhn.training.console import say
 from rhn.training.evaluate.analyse import analyse_checkpoint
@@ -54,8 +56,12 @@ _PACKAGES_OF_FLAGS = {
 
 
 class RHNExperiment(Experiment):
-    """An experiment that remembers which options its caller has given, even if the value is the default."""
+    """An experiment that remembers which options its caller has given, even if the value is the default.
 
+    Of several processes, only the first one has observers.
+    """
+
+    backend = ""
     given: frozenset[str] = frozenset()
 
     def _create_run(
@@ -68,7 +74,10 @@ class RHNExperiment(Experiment):
     ) -> Run:
         named = {option for recipe in named_configs for option in RECIPES.get(recipe, {})}
         self.given = frozenset({*(config_updates or {}), *named})
-        return super()._create_run(command_name, config_updates, named_configs, *arguments, **more)
+        run = super()._create_run(command_name, config_updates, named_configs, *arguments, **more)
+        if run.observers and not with_user_errors(_is_first_process, self.backend, run.config):
+            run.observers.clear()
+        return run
 
 
 def create_experiment(backend: str) -> RHNExperiment:
@@ -77,6 +86,7 @@ def create_experiment(backend: str) -> RHNExperiment:
     logger = logging.getLogger(f"rhn_{backend}")
     logger.setLevel(logging.CRITICAL)  # Sacred's own messages; what a run does is said by its command
     ex.logger = logger
+    ex.backend = backend
     ex.add_config(dict(DEFAULTS))
     for name, recipe in RECIPES.items():
         ex.add_named_config(name, recipe)
@@ -145,6 +155,10 @@ def run(backend: str, arguments: Sequence[str] | None = None) -> None:
         create_experiment(backend).run_commandline([program, *words.for_sacred()])
     except (OptionError, ImportError) as error:
         sys.exit(f"error: {one_line(str(error))}")
+
+
+def _is_first_process(backend: str, config: Mapping[str, Any]) -> bool:
+    return join_processes(load_backend(backend), options_from(config).device).is_first
 
 
 def _check_observers(flags: Sequence[str]) -> None:

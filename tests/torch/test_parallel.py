@@ -38,28 +38,21 @@ def test_begun_by_one_killed_as_two_resumed_by_one_ends_as_one(tmp_path: Path, m
 
 
 def test_two_processes_share_the_samples_of_evaluate_mc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one alone prints and writes, and so do its observers."""
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("pack my box with five dozen liquor jugs.\n" * 7)
     train_alone("torch", **OPTIONS, data_path="text.txt", run="run", max_steps=20, drop_state=0.3)
-    words = [
-        "evaluate_mc",
-        "with",
-        "checkpoint=runs/run/last.safetensors",
-        "progress=False",
-        "mc_samples=5",
-        "mc_rows=2",
-    ]
-    said = [
-        start([*launcher, "rhn_torch.train", *words, f"mc_file={name}.safetensors"], {}).communicate(timeout=120)[0]
-        for name, launcher in (
-            ("two", ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]),
-            ("one", []),
-        )
-    ]
-    assert said[0].replace("two.", "one.") == said[1]
+    options = "checkpoint=runs/run/last.safetensors progress=False mc_samples=5 mc_rows=2"
+
+    def sample(launcher: str, name: str) -> str:
+        words = f"{launcher} rhn_torch.train evaluate_mc -F {name} with {options} mc_file={name}.safetensors"
+        return start(words.split(), {}).communicate(timeout=120)[0].replace(name, "samples")
+
+    assert sample("torch.distributed.run --standalone --nproc-per-node=2 -m", "two") == sample("", "one")
     two, one = (rhn.load_checkpoint(f"{name}.safetensors")[0] for name in ("two", "one"))
     assert len(one["running_nats"]) == 5
     assert max(relative_error(two[name], one[name]) for name in one) < 1e-12
+    assert [file.name for file in Path("two").iterdir() if file.name.isdigit()] == ["1"]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import pytest
 
 import rhn
+from rhn.processes import Processes
 from rhn.training.command_line import create_experiment, run
 from rhn.training.console import warn
 from rhn.training.run.folder import RunFolder
@@ -210,6 +211,16 @@ def test_sacred_records_configuration_and_metrics(command_line: CommandLine, tmp
     for name in ("train_nats", "valid_nats", "test_nats", "learning_rate", "gradient_norm", "tokens_per_second"):
         assert metrics[name]["steps"] == [row["step"] for row in history]
         assert metrics[name]["values"] == [row[name] for row in history]
+
+
+def test_sacred_records_in_the_first_process_only(
+    command_line: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = Processes(rank=1, count=2, shares=2)
+    monkeypatch.setattr("rhn.training.command_line.join_processes", lambda backend, device: second)
+    result = command_line("-F", "records", *RUN, "data_path=text.txt")
+    assert result.returncode == 0, result.stderr
+    assert not list(tmp_path.glob("records/*"))
 
 
 def test_flags_of_sacred_work_after_with(command_line: CommandLine, tmp_path: Path) -> None:
