@@ -78,7 +78,7 @@ def search(request: Request, train: Train = train_model) -> None:
     else:
         say(f"best{' so far' if others else ''}: trial {best.number}, {_score(best, request)}")
         say(f"  {request.command(best.draw)}")
-    say(f"to look at: {page}")
+    say(f"report: {page}")
 
 
 def checked_corpus(request: Request) -> Corpus:
