@@ -69,12 +69,11 @@ def windows(tokens: NDArray[np.integer], batch_size: int, bptt_length: int, *, d
     if not isinstance(tokens, np.ndarray) or tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
         raise DataError(f"tokens of {type(tokens).__name__} are not accepted: expected an array of integers, (n,)")
     columns = len(tokens) // batch_size
-    rows = tokens[: batch_size * columns].reshape(batch_size, columns)  # (B, columns), a view
-    cut = Windows(rows, bptt_length, drop_last)
-    if columns < 2 or len(cut) == 0:
-        columns_needed = bptt_length + 1 if drop_last else 2
+    columns_needed = bptt_length + 1 if drop_last else 2
+    if columns < columns_needed:
         raise DataError(
             f"{len(tokens)} tokens are too few for batch_size={batch_size} and bptt_length={bptt_length}: "
             f"one window needs {batch_size * columns_needed}"
         )
-    return cut
+    rows = tokens[: batch_size * columns].reshape(batch_size, columns)  # (B, columns), a view
+    return Windows(rows, bptt_length, drop_last)

@@ -120,9 +120,9 @@ class Plan:
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else needed
         if needed > there:
             raise OptionError(
-                f"hidden_size={config.hidden_size} is not accepted with recurrence_depth={config.recurrence_depth} and"
-                f" num_layers={config.num_layers}: {count:,} parameters need {needed / 1e9:,.0f} GB to train, this"
-                f" machine has {there / 1e9:,.0f} GB"
+                f"hidden_size={config.hidden_size} is not accepted with recurrence_depth={config.recurrence_depth},"
+                f" num_layers={config.num_layers} and embedding_size={self.options.embedding_size}: {count:,}"
+                f" parameters need {needed // 10**9:,} GB to train, this machine has {there // 10**9:,} GB"
             )
 
 

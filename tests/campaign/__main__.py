@@ -27,10 +27,10 @@ from tally import Limit, Tally, keep, kept, table, with_table
 # How many of each: kills by backend; options in one process, and in processes of their own; and so on.
 FULL = {
     "kills": {"reference": 120, "torch": 60, "jax": 36, "tf": 36},
-    "options": (5000, 60),
+    "options": (5000, 250),
     "checkpoints": (10_000, 400),
     "texts": 1000,
-    "archives": 600,
+    "archives": 1000,
     "caches": 400,
     "servers": 3,
 }

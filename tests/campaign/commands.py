@@ -21,7 +21,8 @@ SMALL = (
 )
 # Saves after every step, so that a kill falls into the writing, too.
 EAGER = "import rhn.training.loop as loop; loop.SECONDS_BETWEEN_READINGS = 0.0; "
-SECONDS = 60  # in which a command of a tiny model has to end
+# In which a command of a tiny model has to end; a hundred times what it takes, for other programs may want the machine.
+SECONDS = 600
 
 
 class TooLongError(BaseException):
@@ -79,6 +80,17 @@ def start(backend: str, words: list[str], folder: Path, eager: bool = False, **m
         errors="replace",
         **more,
     )
+
+
+def end_of(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Wait for a process that was started; what `call` returns."""
+    try:
+        _, err = process.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return f"not ended after {SECONDS} s", ""
+    return verdict(process.returncode, err.removesuffix("\n"), err)
 
 
 def verdict(status: Any, sentence: str, stderr: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from commands import TEXT, start
+from commands import TEXT, end_of, start
 from tally import Limit, Tally
 
 import rhn
@@ -52,10 +52,10 @@ def try_kills(seed: int, kills: int, backend: str, folder: Path, limit: Limit) -
                 return ["with", f"resume=runs/{name}"]
             return ["with", *OPTIONS, f"dtype={dtype}", f"run={name}"]
 
-        moments = _kill(draw, backend, words, seconds, folder, lambda run=run: _moment(run))
-        difference = _difference(_end(run), expected[dtype])
+        moments, fault = _kill(draw, backend, words, seconds, folder, lambda run=run: _moment(run))
         leftovers = list(run.glob(".*.tmp"))
-        _count(training, moments, difference or (f"left behind: {leftovers}" if leftovers else ""), name)
+        fault = fault or _difference(_end(run), expected[dtype]) or (f"left behind: {leftovers}" if leftovers else "")
+        _count(training, moments, fault, name)
     return [training, sampling]
 
 
@@ -70,10 +70,11 @@ def _try_samplings(draw: random.Random, backend: str, kills: int, tally: Tally, 
     while tally.tried < kills and not limit.is_over():
         number += 1
         name = f"mc{number}"
-        moments = _kill(draw, backend, lambda name=name: words(name), seconds, folder, lambda: "evaluate_mc")
-        is_same = (folder / f"{name}.json").read_bytes() == expected
+        moments, fault = _kill(draw, backend, lambda name=name: words(name), seconds, folder, lambda: "evaluate_mc")
         leftovers = list(folder.glob(f".{name}.*.tmp"))
-        _count(tally, moments, "" if is_same and not leftovers else f"other samples, or left behind {leftovers}", name)
+        if not fault and (leftovers or (folder / f"{name}.json").read_bytes() != expected):
+            fault = f"other samples, or left behind: {leftovers}"
+        _count(tally, moments, fault, name)
 
 
 def _kill(
@@ -83,10 +84,14 @@ def _kill(
     seconds: float,
     folder: Path,
     moment: Callable[[], str],
-) -> list[str]:
-    """Start, kill, start again, kill ...; in the end let it be. Returns when each kill fell."""
+) -> tuple[list[str], str]:
+    """Start, kill, start again, kill ...; in the end let it be.
+
+    Returns:
+        When each kill fell, and what went wrong then.
+    """
     moments = []
-    for _ in range(draw.randrange(2, 6)):
+    for _ in range(draw.randrange(2, 10)):
         process = start(backend, words(), folder, eager=True, stdout=subprocess.DEVNULL)
         try:
             # What a run has done it does not do again, so a late kill is followed by kills of the epilogue only.
@@ -94,20 +99,20 @@ def _kill(
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             moments.append(moment())
-        process.communicate()
+        _, err = process.communicate()
         if process.returncode == 0:
             break
-        assert process.returncode == -signal.SIGKILL, process.returncode
-    _run(backend, words(), folder)
-    return moments
+        if process.returncode != -signal.SIGKILL:
+            return moments, err[-300:]
+    end, sentence = end_of(start(backend, words(), folder, eager=True, stdout=subprocess.DEVNULL))
+    return moments, "" if end == "done" else f"{end} {sentence}"
 
 
 def _run(backend: str, words: list[str], folder: Path) -> float:
     """Let a command come to its end; how long it took."""
     begun = time.monotonic()
-    process = start(backend, words, folder, eager=True, stdout=subprocess.DEVNULL)
-    _, err = process.communicate(timeout=600)
-    assert process.returncode == 0, f"{words}: {err[-2000:]}"
+    end, sentence = end_of(start(backend, words, folder, eager=True, stdout=subprocess.DEVNULL))
+    assert end == "done", f"{words}: {end} {sentence}"
     return time.monotonic() - begun
 
 
@@ -122,7 +127,7 @@ def _moment(run: Path) -> str:
 
 def _count(tally: Tally, moments: list[str], fault: str, name: str) -> None:
     """Each kill of a chain has survived, if the chain has ended well."""
-    for moment in moments:
+    for moment in moments or ["never"] * bool(fault):
         tally.failed(f"{name}, killed {moments}: {fault}") if fault else tally.survived(moment)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import resource
 import shutil
 import string
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from commands import SMALL, TEXT, call, start, verdict
+from commands import SMALL, TEXT, call, end_of, start
 from tally import Limit, Tally
 
 from rhn.training.option import Option
@@ -25,6 +28,7 @@ VALUES = (
 )
 # Values that mean so much work that they are right, and take long.
 TOO_MUCH = 64
+BYTES = 4 * 2**30  # of memory that a command may have
 
 
 def try_options(seed: int, tries: int, processes: int, folder: Path, limit: Limit) -> list[Tally]:
@@ -34,22 +38,29 @@ def try_options(seed: int, tries: int, processes: int, folder: Path, limit: Limi
     within, alone = Tally("wrong options, in one process"), Tally("wrong options, in real processes")
     assert call("reference", ["with", *SMALL, "run=model"], folder)[0] == "done"
     checkpoint = str(folder / "runs" / "model" / "last.safetensors")
-    for number in limit.tries(tries + processes):
-        option = draw.choice(list(OPTIONS.values()))
-        value = draw.choice(VALUES) if draw.random() < 0.8 else _anything(draw)
-        name = draw.choice([option.name, *(alias for alias in ALIASES if ALIASES[alias] == option.name)])
-        command = draw.choice([*option.commands, "print_config"])
-        if _is_much_work(option, value):
-            continue
-        words = [
-            command,
-            "with",
-            *SMALL,
-            *([] if command in ("train", "print_config") else [f"checkpoint={checkpoint}"]),
-        ]
-        words.append(f"{name}={value}")
-        _judge(words, option, value, folder, within if number < tries else alone)
+    with _little_memory():
+        for number in limit.tries(tries + processes):
+            option = draw.choice(list(OPTIONS.values()))
+            value = draw.choice(VALUES) if draw.random() < 0.8 else _anything(draw)
+            name = draw.choice([option.name, *(alias for alias in ALIASES if ALIASES[alias] == option.name)])
+            command = draw.choice([*option.commands, "print_config"])
+            if _is_much_work(option, value):
+                continue
+            opened = [] if command in ("train", "print_config") else [f"checkpoint={checkpoint}"]
+            words = [command, "with", *SMALL, *opened, f"{name}={value}"]
+            _judge(words, option, value, folder, within if number < tries else alone)
     return [within, alone]
+
+
+@contextmanager
+def _little_memory() -> Iterator[None]:
+    """Whatever a wrong option asks for, this process and those that it starts get no more than a few gigabytes."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (BYTES, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _judge(words: list[str], option: Option, value: str, folder: Path, tally: Tally) -> None:
@@ -58,11 +69,9 @@ def _judge(words: list[str], option: Option, value: str, folder: Path, tally: Ta
         end, sentence = call("reference", words, folder)
     else:
         try:
-            process = start("reference", words, folder)
+            end, sentence = end_of(start("reference", words, folder))
         except (ValueError, UnicodeEncodeError):  # the system itself lets no such word through
             return
-        _, err = process.communicate(timeout=120)
-        end, sentence = verdict(process.returncode, err.removesuffix("\n"), err)
     new = _folders(folder) - runs_before
     for name in new:
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -74,8 +83,8 @@ def _judge(words: list[str], option: Option, value: str, folder: Path, tally: Ta
     elif end == "refused":
         if new:
             tally.failed(f"refused, and a folder is left: {words[0]} {words[-1]!r}: {sentence}")
-        elif not _is_accepted(option, value) and option.name not in sentence:
-            tally.failed(f"the sentence does not name the option: {words[0]} {words[-1]!r}: {sentence}")
+        elif not _is_named(option, value, sentence):
+            tally.failed(f"the sentence names no option: {words[0]} {words[-1]!r}: {sentence}")
         else:
             tally.survived("one sentence")
     else:
@@ -92,6 +101,18 @@ def _is_accepted(option: Option, value: str) -> bool:
     except OptionError:
         return False
     return True
+
+
+def _is_named(option: Option, value: str, sentence: str) -> bool:
+    """Whether a refusal says what it is about.
+
+    That is the option. A value that is right in itself may be refused for the sake of another option, or be the name of
+    a file that the system refuses.
+    """
+    if option.name in sentence:
+        return True
+    others = [name for name in OPTIONS if f"{name}=" in sentence or ("_" in name and name in sentence)]
+    return _is_accepted(option, value) and bool(others or value in sentence)
 
 
 def _is_much_work(option: Option, value: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from commands import SMALL, TEXT, call, start, verdict
+from commands import SMALL, TEXT, call, end_of, start
 from tally import Tally
 
 import rhn
@@ -58,9 +58,7 @@ def _train(
 
 
 def _run_alone(words: list[str], folder: Path, **more: object) -> tuple[str, str]:
-    process = start("reference", words, folder, **more)
-    _, err = process.communicate(timeout=120)
-    return verdict(process.returncode, err.removesuffix("\n"), err)
+    return end_of(start("reference", words, folder, **more))
 
 
 def _try_terminals(folder: Path, tally: Tally) -> None:

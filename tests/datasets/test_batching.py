@@ -76,6 +76,11 @@ def test_too_short_a_corpus_names_options_and_counts(count: int, drop_last: bool
         windows(np.zeros(count, np.uint8), batch_size, bptt_length, drop_last=drop_last)
 
 
+def test_more_rows_than_an_array_may_have() -> None:
+    with pytest.raises(DataError, match=f"9 tokens are too few for batch_size={10**30} and"):
+        windows(np.zeros(9, np.uint8), 10**30, 1, drop_last=True)
+
+
 @pytest.mark.parametrize(("batch_size", "bptt_length"), [(0, 35), (20, 0), (-1, 35)])
 def test_impossible_sizes_are_named(batch_size: int, bptt_length: int) -> None:
     with pytest.raises(DataError, match=f"batch_size={batch_size} and bptt_length={bptt_length}"):

@@ -102,7 +102,7 @@ def test_without_recurrent_weights_the_jacobian_is_what_the_carry_gates_let_thro
             np.testing.assert_allclose(micro_step.figures()["spectral_radius_max"], carry.max(), rtol=1e-13)
 
 
-@pytest.mark.parametrize(("tokens", "samples"), [(130, 5), (3, 20), (1, 1)])
+@pytest.mark.parametrize(("tokens", "samples"), [(130, 5), (3, 20), (1, 1), (3, 10**12)])
 def test_sampled_times_are_times_of_the_stream(tokens: int, samples: int) -> None:
     times = sampled_times(tokens, samples)
     assert len(times) == min(tokens, samples)

@@ -153,6 +153,13 @@ def test_impossible_options_are_named_before_anything_is_loaded(name: str, value
         evaluate_dynamic("reference", {**vars(SGD), "checkpoint": "nowhere", name: value}, {})
 
 
+@pytest.mark.parametrize("change", [{"dynamic_batch_size": 10**20}, {"dynamic_length": 10**20}])
+def test_windows_longer_than_the_data_are_named(model: rhn.Model, change: dict[str, int]) -> None:
+    (option,) = change
+    with pytest.raises(OptionError, match=f"{option}={10**20}.* tokens are too few"):
+        gradient_roots(model, TRAIN, replace(RMS, **change))
+
+
 @pytest.mark.parametrize("rule", ["sgd", "rms"])
 def test_the_command_reports_it_apart(call: Callable[..., Any], capsys: pytest.CaptureFixture[str], rule: str) -> None:
     value = call(evaluate_dynamic, dynamic_rule=rule, dynamic_batch_size=4, part="valid")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import rhn
 from rhn.training.evaluate.generate import decoded_pieces, default_prompt, generate, generate_text
 from rhn.training.options import DEFAULTS, OptionError
-from rhn_datasets import DataError, Vocabulary
+from rhn_datasets import Vocabulary
 
 BYTES = Vocabulary(tuple(chr(b) for b in range(256)), "byte")
 WORDS = Vocabulary(("<eos>", "<unk>", "the", "cat"), "word")
@@ -87,7 +87,7 @@ def test_impossible_options_are_named_before_anything_is_loaded(name: str, value
 
 
 def test_a_prompt_outside_of_the_vocabulary_is_named(call: Callable[..., Any]) -> None:
-    with pytest.raises(DataError, match="'É' is not among the"):
+    with pytest.raises(OptionError, match="prompt='École' is not accepted: 'É' is not among the"):
         call(generate_text, prompt="École")
 
 

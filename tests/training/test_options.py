@@ -114,9 +114,15 @@ def test_a_plan_refuses_values_that_do_not_go_together(values: dict[str, Any], m
         Plan.from_options(values)
 
 
-def test_a_model_that_cannot_fit_is_refused_with_its_size() -> None:
-    plan = Plan.from_options({"hidden_size": 10**6})
-    with pytest.raises(OptionError, match=r"hidden_size=1000000 is not accepted .* parameters need .* GB to train"):
+@pytest.mark.parametrize(
+    "sizes",
+    [{"hidden_size": 10**6}, {"recurrence_depth": 10**400}, {"tie_weights": False, "embedding_size": 10**12}],
+    ids=lambda sizes: list(sizes)[-1],
+)
+def test_a_model_that_cannot_fit_is_refused_with_its_size(sizes: dict[str, Any]) -> None:
+    plan = Plan.from_options(sizes)
+    name, size = list(sizes.items())[-1]
+    with pytest.raises(OptionError, match=rf"\b{name}={size}\b.* parameters need .* GB to train"):
         plan.initial_parameters(plan.architecture(10_000))
 
 

@@ -21,10 +21,10 @@ from rhn.spec.parameters import Parameters
 from rhn.training.console import say, shown_progress
 from rhn.training.evaluate.result import beside, write_result
 from rhn.training.evaluate.stream import evaluate
-from rhn.training.options import OPTIONS, Options
+from rhn.training.options import OPTIONS, OptionError, Options
 from rhn.training.run.checkpoint import open_checkpoint
 from rhn.training.score import UNITS, Score, score_of_pieces
-from rhn_datasets import windows
+from rhn_datasets import DataError, windows
 
 # The rate for dynamic_rate=None. For "rms" it is the default of the authors' program, tuned for an LSTM on PTB. For
 # "sgd" they have no default: this one, divided by 5 tokens, is the RHN paper's 0.2 for a loss summed over time.
@@ -125,8 +125,17 @@ def gradient_roots(
 
     The gradients are those of the loss per token, without dropout. `progress` is called with the number of tokens
     since the last call.
+
+    Raises:
+        OptionError: the stream is too short for a single window.
     """
-    cut = windows(tokens, options.dynamic_batch_size, options.dynamic_length, drop_last=True)
+    try:
+        cut = windows(tokens, options.dynamic_batch_size, options.dynamic_length, drop_last=True)
+    except DataError as error:
+        raise OptionError(
+            f"dynamic_batch_size={options.dynamic_batch_size} is not accepted"
+            f" with dynamic_length={options.dynamic_length}: {error}"
+        ) from error
     count = len(cut) if options.dynamic_windows is None else min(len(cut), options.dynamic_windows)
     squares = {name: np.zeros_like(p) for name, p in model.parameters().items()}
     state: Any = None

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from rhn.backend import Model
 from rhn.sampling import sample_tokens
 from rhn.training.console import say
+from rhn.training.options import OptionError
 from rhn.training.run.checkpoint import open_checkpoint
+from rhn_datasets import DataError
 from rhn_datasets.vocabulary import END_OF_LINE, Vocabulary
 
 
@@ -45,7 +47,10 @@ def generate_text(backend_name: str, values: Mapping[str, Any], given: Mapping[s
     """
     opened = open_checkpoint(backend_name, values, given)
     o, vocabulary = opened.options, opened.vocabulary
-    prompt = vocabulary.encode(default_prompt(vocabulary) if o.prompt is None else o.prompt)
+    try:
+        prompt = vocabulary.encode(default_prompt(vocabulary) if o.prompt is None else o.prompt)
+    except DataError as error:
+        raise OptionError(f"prompt={o.prompt!r} is not accepted: {error}") from error
     drawn = generate(opened.model, prompt, o.length, temperature=o.temperature, top_k=o.top_k, seed=o.seed)
     for piece in decoded_pieces(vocabulary, chain(prompt.tolist(), drawn)):
         say(piece, end="")

@@ -73,7 +73,7 @@ class LayerJacobians:
 def sampled_times(tokens: int, samples: int) -> NDArray[np.integer]:
     """At most `samples` of `tokens` time steps, evenly spread. The first time steps, whose state is still almost empty,
     are chosen last."""
-    return np.unique(np.linspace(tokens - 1, 0, samples, endpoint=False).astype(int))
+    return np.unique(np.linspace(tokens - 1, 0, min(samples, tokens), endpoint=False).astype(int))
 
 
 def layer_jacobians(
