@@ -220,7 +220,6 @@ class Case:
         calibrated: False if its errors were never measured; SPEC.md 6.1 is then the tolerance.
         of_layers: it is about layers on their own, which a backend need not have.
         of_processes: it is about several processes, in which a backend need not train.
-        covering: it is one of the few cases in which, together, every pair of options occurs.
     """
 
     name: str
@@ -234,7 +233,6 @@ class Case:
     calibrated: bool = True
     of_layers: bool = False
     of_processes: bool = False
-    covering: bool = False
 
     def is_asked_of(self, backend: Backend) -> bool:
         """Whether the backend has what the case is about."""

@@ -39,9 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_target_options(run)
     run.add_argument("-k", dest="select", metavar="TEXT", help="part of a case's name, or the number of a clause")
     run.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="JSON lines (default: %(default)s)")
-    run.add_argument(
-        "--quick", action="store_true", help="only a few cases, in which every pair of option values occurs"
-    )
+    run.add_argument("--quick", action="store_true", help="the few cases that notice every known mistake")
     run.add_argument(
         "--jobs", type=int, metavar="N", help="processes at a time (default: one per backend, at most one per core)"
     )

@@ -15,6 +15,7 @@ from rhn_conformance.cases.covering import all_pairs, pairs, pairwise
 from rhn_conformance.cases.layers import LAYER_DESCRIPTIONS, LayerDescription, make_layer_inputs
 from rhn_conformance.cases.numbers import Description, make_inputs
 from rhn_conformance.cases.synthetic import CLIPPED, DESCRIPTIONS, FACTORS, reference_answers, synthetic_cases
+from rhn_conformance.rewritten.mutants import MUTANTS
 from rhn_conformance.suite import all_cases, select
 
 SPEC = Path(__file__).parents[2] / "SPEC.md"
@@ -34,6 +35,16 @@ def test_every_clause_has_a_case_and_every_case_names_real_clauses() -> None:
     clauses = set(re.findall(r"^\* \*\*(\d\.\d+)\*\*", SPEC.read_text(), flags=re.MULTILINE))
     tested = {c for e in all_cases() for c in e.clauses} | {c for e in all_cases() for k in e.checks for c in k.clauses}
     assert tested == clauses - NOT_FOR_BACKENDS
+
+
+def test_the_quick_cases_name_every_clause_that_no_mutant_breaks() -> None:
+    named = {
+        c
+        for e in select(all_cases(), None, quick=True)
+        for c in (*e.clauses, *(c for k in e.checks for c in k.clauses))
+    }
+    tested = {c for e in all_cases() for c in (*e.clauses, *(c for k in e.checks for c in k.clauses))}
+    assert tested - named <= {mutant.clause for mutant in MUTANTS}
 
 
 def test_every_pair_of_option_values_occurs() -> None:
