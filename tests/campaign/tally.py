@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -75,7 +75,7 @@ def table(tallies: list[Tally]) -> str:
 def keep(record: Path, part: str, tallies: list[Tally]) -> None:
     """Write the tallies of `part` into the file `record`, in place of older ones of the same part."""
     parts = json.loads(record.read_text()) if record.exists() else {}
-    parts[part] = [asdict(tally) for tally in tallies]
+    parts[part] = [vars(tally) for tally in tallies]
     record.write_text(json.dumps(parts, indent=1) + "\n")
 
 
