@@ -33,6 +33,7 @@ FULL = {
     "archives": 1000,
     "caches": 400,
     "servers": 3,
+    "places": 1,
 }
 SHORT = {
     "kills": {"reference": 4, "torch": 0, "jax": 0, "tf": 0},
@@ -42,6 +43,7 @@ SHORT = {
     "archives": 100,
     "caches": 60,
     "servers": 1,
+    "places": 3,
 }
 AREAS = ("options", "checkpoints", "data", "servers", "places", "kills")
 
@@ -95,7 +97,7 @@ def _attempts(
     yield "data", lambda folder: [try_archives(seed, sizes["archives"], folder, limit)]
     yield "data", lambda folder: [try_caches(seed, sizes["caches"], folder, limit)]
     yield "servers", lambda folder: [try_downloads(sizes["servers"], folder, limit)]
-    yield "places", try_places
+    yield "places", lambda folder: try_places(sizes["places"], folder)
     for backend, kills in sizes["kills"].items():
         if kills and (backends is None or backend in backends):
             yield "kills", lambda folder, backend=backend, kills=kills: try_kills(seed, kills, backend, folder, limit)
