@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -236,8 +237,9 @@ def package_version() -> str:
     return _versions().get("recurrent-highway-networks", "unknown")
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
+@cache
+def _versions() -> Mapping[str, str]:
+    versions = {}  # looking for them takes longer than writing a small checkpoint
     for package in ("recurrent-highway-networks", "numpy", "torch", "tensorflow", "keras", "jax", "flax"):
         try:
             versions[package] = version(package)
