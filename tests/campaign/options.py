@@ -81,12 +81,14 @@ def _judge(words: list[str], option: Option, value: str, folder: Path, tally: Ta
         else:
             tally.failed(f"a wrong value is accepted: {words[0]} {words[-1]!r}")
     elif end == "refused":
-        if new:
+        # A right value with which the training diverges: it was begun, and its folder says so.
+        diverged = _is_accepted(option, value) and "with gradient norm" in sentence
+        if new and not diverged:
             tally.failed(f"refused, and a folder is left: {words[0]} {words[-1]!r}: {sentence}")
         elif not _is_named(option, value, sentence):
             tally.failed(f"the sentence names no option: {words[0]} {words[-1]!r}: {sentence}")
         else:
-            tally.survived("one sentence")
+            tally.survived("diverged, in one sentence" if diverged else "one sentence")
     else:
         tally.failed(f"{words[0]} {words[-1]!r}: {end}")
 
