@@ -39,7 +39,7 @@ def try_kills(seed: int, kills: int, backend: str, folder: Path, limit: Limit) -
     for dtype in DTYPES:
         seconds = _run(backend, ["with", *OPTIONS, f"dtype={dtype}", f"run={dtype}"], folder)
         expected[dtype] = _end(folder / "runs" / dtype)
-    _try_samplings(draw, backend, max(kills // 4, 1), sampling, folder, limit)
+    try_sampling = _samplings(draw, backend, sampling, folder)
     chain = 0
     while training.tried < kills and not limit.is_over():
         chain += 1
@@ -56,25 +56,29 @@ def try_kills(seed: int, kills: int, backend: str, folder: Path, limit: Limit) -
         leftovers = list(run.glob(".*.tmp"))
         fault = fault or _difference(_end(run), expected[dtype]) or (f"left behind: {leftovers}" if leftovers else "")
         _count(training, moments, fault, name)
+        if sampling.tried < training.tried / 4:
+            try_sampling(f"mc{chain}")
     return [training, sampling]
 
 
-def _try_samplings(draw: random.Random, backend: str, kills: int, tally: Tally, folder: Path, limit: Limit) -> None:
+def _samplings(draw: random.Random, backend: str, tally: Tally, folder: Path) -> Callable[[str], None]:
+    """What kills a sampling, whose file has the given name, again and again."""
+
     def words(name: str) -> list[str]:
         more = ["mc_samples=8", "mc_rows=1", "progress=False", f"mc_file={name}.safetensors"]
         return ["evaluate_mc", "with", "checkpoint=runs/float64/best.safetensors", *more]
 
     seconds = _run(backend, words("untouched"), folder)
     expected = (folder / "untouched.json").read_bytes()
-    number = 0
-    while tally.tried < kills and not limit.is_over():
-        number += 1
-        name = f"mc{number}"
-        moments, fault = _kill(draw, backend, lambda name=name: words(name), seconds, folder, lambda: "evaluate_mc")
+
+    def attempt(name: str) -> None:
+        moments, fault = _kill(draw, backend, lambda: words(name), seconds, folder, lambda: "evaluate_mc")
         leftovers = list(folder.glob(f".{name}.*.tmp"))
         if not fault and (leftovers or (folder / f"{name}.json").read_bytes() != expected):
             fault = f"other samples, or left behind: {leftovers}"
         _count(tally, moments, fault, name)
+
+    return attempt
 
 
 def _kill(
