@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rhn.markdown import escaped, table
 from rhn.training.help import GROUPS, describe_recipe
-from rhn.training.option import Option
+from rhn.training.option_row import Option
 from rhn.training.options import OPTIONS
 from rhn.training.recipes import RECIPES
 

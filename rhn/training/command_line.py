@@ -30,7 +30,7 @@ from rhn.training.evaluate.generate import generate_text
 from rhn.training.evaluate.monte_carlo import evaluate_mc as evaluate_by_monte_carlo
 from rhn.training.evaluate.stream import evaluate_checkpoint
 from rhn.training.help import configuration, help_on, overview, recipes
-from rhn.training.option import COMMANDS
+from rhn.training.option_row import COMMANDS
 from rhn.training.options import DEFAULTS, OPTIONS, OptionError, options_from
 from rhn.training.recipes import RECIPES
 from rhn.training.train import train as train_model

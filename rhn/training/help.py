@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from rhn.training.option import COMMANDS, Option
+from rhn.training.option_row import COMMANDS, Option
 from rhn.training.options import OPTIONS, OptionError, options_of
 from rhn.training.paper import paper_result
 from rhn.training.recipes import RECIPES

@@ -27,15 +27,15 @@ from rhn.training.accepted import (
     paths,
     text,
 )
-from rhn.training.option import COMPUTE, OPENS, TRAIN, Option
-from rhn.training.option import arithmetic as _arithmetic
-from rhn.training.option import data as _data
-from rhn.training.option import dropout as _dropout
-from rhn.training.option import model as _model
-from rhn.training.option import of as _of
-from rhn.training.option import option as _option
-from rhn.training.option import run as _run
-from rhn.training.option import training as _training
+from rhn.training.option_row import COMPUTE, OPENS, TRAIN, Option
+from rhn.training.option_row import arithmetic as _arithmetic
+from rhn.training.option_row import data as _data
+from rhn.training.option_row import dropout as _dropout
+from rhn.training.option_row import model as _model
+from rhn.training.option_row import of as _of
+from rhn.training.option_row import option as _option
+from rhn.training.option_row import run as _run
+from rhn.training.option_row import training as _training
 from rhn.training.schedules import SCHEDULES
 from rhn_datasets import CORPORA
 

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from rhn.training.option import COMMANDS
+from rhn.training.option_row import COMMANDS
 from rhn.training.options import ALIASES, OPTIONS, OptionError, check_value
 
 CONFIG_FILES = (".json", ".yaml", ".yml")

@@ -13,7 +13,7 @@ from pathlib import Path
 from commands import SMALL, TEXT, call, end_of, start
 from tally import Limit, Tally
 
-from rhn.training.option import Option
+from rhn.training.option_row import Option
 from rhn.training.options import ALIASES, OPTIONS, OptionError, check_value
 from rhn.training.words import literal as read_literal
 

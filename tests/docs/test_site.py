@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rhn.training.option import COMMANDS
+from rhn.training.option_row import COMMANDS
 from rhn.training.options import OPTIONS
 from rhn.training.recipes import RECIPES
 from rhn.training.search.request import SEARCH_OPTIONS, read_request

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rhn.training.help import help_on, overview
-from rhn.training.option import COMMANDS, Option
+from rhn.training.option_row import COMMANDS, Option
 from rhn.training.options import (
     ALIASES,
     DEFAULTS,

@@ -4,7 +4,7 @@ import pytest
 
 import rhn
 from rhn.training.help import describe_recipe
-from rhn.training.option import COMMANDS
+from rhn.training.option_row import COMMANDS
 from rhn.training.options import DEFAULTS, OPTIONS, pick
 from rhn.training.paper import PAPER_ROWS, PaperRow, paper_result
 from rhn.training.plan import Plan

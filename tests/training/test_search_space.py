@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import rhn
-from rhn.training.option import COMMANDS
+from rhn.training.option_row import COMMANDS
 from rhn.training.options import DEFAULTS, OPTIONS, OptionError, pick
 from rhn.training.plan import Plan
 from rhn.training.recipes import RECIPES

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rhn.training.accepted import either, folder_name, integer, one_of, path
-from rhn.training.option import Option, option
+from rhn.training.option_row import Option, option
 from rhn.training.options import ALIASES, DEFAULTS, OPTIONS, OptionError, check_value, pick
 from rhn.training.plan import data_in_full
 from rhn.training.recipes import RECIPES
