@@ -1,10 +1,10 @@
-"""What do several processes gain on this machine: N processes with one core each, beside one process with N cores.
+"""How much faster are N processes with one core each than one process with N cores?
 
     python benchmarks/several_processes.py [--backend torch jax tf] [--shape enwik8] [--hidden-size 500] [--json FILE]
 
-Both ways take the same training steps of the same model on the same batch, in turns, so that a noisy moment hits both
-alike. The ratio is the median over the rounds. A core is given to a process by its affinity, which the frameworks make
-as many threads of as it has cores: Linux only.
+Both take training steps of the same model on the same batches, in turns, so that a noisy moment hits both alike; the
+ratio is the median over the rounds. The cores of a process are its affinity (Linux only), and a framework starts a
+thread for each.
 """
 
 from __future__ import annotations

@@ -27,14 +27,14 @@ class TensorFlowProcesses(Processes):
     """See `rhn.processes.Processes`.
 
     Attributes:
-        strategy: of all processes, of each one device. It only reduces: the model's variables are not in its scope,
-            where Keras would divide losses and average gradients.
+        strategy: of all processes, with one device of each. It only sums. The variables of the model are outside of
+            its scope, so that neither TensorFlow nor Keras averages anything.
     """
 
     strategy: tf.distribute.Strategy = None  # there always is one
 
     def gather(self, array: NDArray[Any]) -> NDArray[Any]:
-        # The sum of arrays that are zero but for one row each, as integers: every bit stays what it is.
+        # A sum of integers, to which each process adds its own row and zeros: no bit changes.
         own = np.ascontiguousarray(array).tobytes()
         rows = np.zeros((self.count, -(-len(own) // 8)), np.int64)
         rows[self.rank].view(np.uint8)[: len(own)] = np.frombuffer(own, np.uint8)
@@ -45,7 +45,7 @@ class TensorFlowProcesses(Processes):
     def sum(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The sum of every tensor over the processes, the same bits in all of them: one all-reduce for all tensors.
 
-        To be called in a `tf.function`, but not in one that XLA compiles: it has no collectives on a CPU.
+        It must be called in a `tf.function`, but not in one that XLA compiles: XLA has no collectives on a CPU.
         """
         flat = tf.concat([tf.reshape(tensor, (-1,)) for tensor in tensors], axis=0)  # (N,)
         parts = tf.split(self._all_reduce(flat), [tensor.shape.num_elements() for tensor in tensors])
@@ -59,7 +59,7 @@ class TensorFlowProcesses(Processes):
         (device,) = self.strategy.extended.worker_devices
 
         def reduce() -> tf.Tensor:
-            with tf.device(device):  # the strategy takes no tensor of which it does not know where it is
+            with tf.device(device):  # the strategy refuses a tensor without a device
                 placed = tf.identity(tensor)
             return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, placed)
 
@@ -68,7 +68,7 @@ class TensorFlowProcesses(Processes):
 
 @contextmanager
 def lost_processes() -> Iterator[None]:
-    """Within it, a collective operation that fails tells of a process that has ended.
+    """Within it, a collective operation that fails means that another process has ended.
 
     Raises:
         ProcessLostError: there was one.
@@ -80,7 +80,7 @@ def lost_processes() -> Iterator[None]:
 
 
 def join_processes(device: str | None) -> Processes:
-    """See `rhn.processes.ParallelBackend`: what `TF_CONFIG` says in the environment; with `device` "cpu", no GPUs.
+    """See `rhn.processes.ParallelBackend`: what `TF_CONFIG` says in the environment; `device` makes no difference.
 
     Raises:
         ValueError: this process sees several GPUs.
@@ -88,17 +88,16 @@ def join_processes(device: str | None) -> Processes:
     tasks = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
     if sum(map(len, tasks.values())) < 2:
         return ALONE
-    strategy = _join(device == "cpu")
-    return TensorFlowProcesses(_rank(strategy), strategy.num_replicas_in_sync, strategy.num_replicas_in_sync, strategy)
+    strategy = _strategy()
+    count = strategy.num_replicas_in_sync
+    return TensorFlowProcesses(_rank(strategy), count, shares=count, strategy=strategy)
 
 
 @cache
-def _join(only_cpu: bool) -> tf.distribute.Strategy:
-    """A strategy: TensorFlow knows the other processes once it is made, and it can be made but once."""
+def _strategy() -> tf.distribute.Strategy:
+    """TensorFlow can make one only once in a process, and connects to the other processes then."""
     gpus = tf.config.list_physical_devices("GPU")
-    if only_cpu:
-        tf.config.set_visible_devices([], "GPU")
-    elif len(gpus) > 1:
+    if len(gpus) > 1:
         raise refusal("CUDA_VISIBLE_DEVICES", f"{len(gpus)} GPUs", "one GPU for each of several processes")
     return tf.distribute.MultiWorkerMirroredStrategy()
 
