@@ -200,7 +200,7 @@ class TensorFlowModel:
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
         """Loss, gradients in the order of `module.parameters`, and the state after the window.
 
-        Of several processes, the share of this one: its rows' part in the means over the rows of all.
+        With several processes, these are the parts that the rows of this process add to the means over all rows.
         """
         parameters = self._parameters()
         with tf.GradientTape() as tape:
@@ -246,7 +246,7 @@ class TensorFlowModel:
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:
-        """On the model's device, in its precision; what fails because a process has ended says so."""
+        """On the model's device, in its precision; ProcessLostError if another process has ended."""
         with tf.device(self._device), self._precision.products(), lost_processes():
             yield
 
