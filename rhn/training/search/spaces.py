@@ -24,7 +24,7 @@ SPACES: dict[str, tuple[str, dict[str, str]]] = {
     "ptb_cpu_space": (
         "ptb_cpu",
         {
-            "learning_rate": "log(1e-3, 1e-2)",
+            "learning_rate": "log(5e-4, 3e-3)",
             "drop_embedding": "uniform(0.0, 0.3)",
             "drop_input": "uniform(0.2, 0.6)",
             "drop_state": "uniform(0.05, 0.4)",
@@ -34,7 +34,7 @@ SPACES: dict[str, tuple[str, dict[str, str]]] = {
     "shakespeare_space": (
         "shakespeare",
         {
-            "learning_rate": "log(1e-3, 1e-2)",
+            "learning_rate": "log(5e-4, 3e-3)",
             "transform_bias": "uniform(-3.0, 0.0)",
             "drop_input": "uniform(0.0, 0.4)",
             "drop_state": "uniform(0.0, 0.4)",
