@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
-from rhn.training.paper import PAPER_ROWS
+from rhn.training.paper import PAPER, PAPER_ROWS
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "figures"
@@ -275,7 +275,9 @@ def depth_experiment() -> Figure:
     record = json.loads(DEPTH_EXPERIMENT.read_text())
     measured = {row["recurrence_depth"]: row["test_perplexity"] for row in record["rows"]}
     # The paper's untied models are those of equal size.
-    published = {row.depth: row.test for row in PAPER_ROWS if row.dataset == "ptb" and not row.tied}
+    published = {
+        row.depth: row.test for row in PAPER_ROWS if row.source == PAPER and row.dataset == "ptb" and not row.tied
+    }
 
     figure = Figure(figsize=(7.2, 4.0), layout="constrained")
     figure.patch.set_facecolor(BACKGROUND)

@@ -9,11 +9,9 @@ from typing import Any
 
 from rhn.training.option_row import COMMANDS, Option
 from rhn.training.options import OPTIONS, OptionError, options_of
-from rhn.training.paper import paper_result
+from rhn.training.paper import paper_result, published_for
 from rhn.training.recipes import RECIPES
-from rhn.training.score import UNITS
-from rhn.training.tuned import PUBLISHED, TUNED
-from rhn_datasets import CORPORA
+from rhn.training.tuned import TUNED
 
 _WIDTH = 110
 
@@ -122,11 +120,11 @@ def describe_recipe(name: str) -> str:
 
 def _published(recipe: str) -> str:
     """The score that others have published for this recipe, or for a similar model."""
-    if recipe not in PUBLISHED:
+    row = published_for(recipe)
+    if row is None:
         return ""
-    row, kind = PUBLISHED[recipe], CORPORA[RECIPES[recipe]["dataset"]]
     remark = f", {row.remark}" if row.remark else ""
-    return f"; {row.source}{remark}: {row.test:g} {UNITS[kind.levels[0]]}"
+    return f"; {row.source}{remark}: {row.printed('test')} {row.unit}"
 
 
 def configuration(values: Mapping[str, Any], changed: Collection[str]) -> str:

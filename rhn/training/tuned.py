@@ -2,30 +2,12 @@
 
 The others' programs average the loss over time, whereas this project sums it (SPEC.md 5.1). So their learning rates are
 divided by the window length, and their clip norm and weight decay are multiplied by it.
+Their published scores are rows of `rhn.training.paper`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published score to compare a recipe with.
-
-    Attributes:
-        source: the publication.
-        test: score on the test part, in the unit of the data.
-        valid: score on the validation part; None if none is published.
-        remark: how the published model differs; "" if no difference is known.
-    """
-
-    source: str
-    test: float
-    valid: float | None = None
-    remark: str = ""
-
 
 # Liu et al. 2021 (ICML, arXiv 2101.09048), from the repository Selfish-RNN: clip 0.25, lr 15, wdecay 1.2e-6, bptt 35.
 # The rate is constant; once validation is worse than five checks ago, the weights are averaged.
@@ -191,14 +173,4 @@ TUNED: dict[str, dict[str, Any]] = {
         "drop_state": 0.15,
         "drop_output": 0.2,
     },
-}
-
-_MELIS, _DENSE = "Melis et al. 2018", "half of whose weights are zero"
-PUBLISHED: dict[str, Published] = {
-    "ptb_ntasgd": Published("Liu et al. 2021", 60.35, 62.10, remark=_DENSE),
-    "ptb_melis_10m": Published(_MELIS, 63.5, 66.0),
-    "ptb_melis_24m": Published(_MELIS, 62.2, 64.8),
-    "ptb_melis_24m_update": Published(_MELIS, 61.0, 63.4),
-    "wikitext2_melis_24m": Published(_MELIS, 75.6, 78.1),
-    "ptb_char": Published("Bai et al. 2018", 1.36, remark="an LSTM"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ ODD: tuple[Any, ...] = (
     *([], [[]], {}, {"a": 1}, [1, 2, 3], ["a", "a"], ["\ud800"], [{}] * 3),
 )
 DTYPES = (np.int64, np.uint8, np.bool_, np.float16, np.float32, np.float64, np.complex64)
-COMMANDS = ("evaluate", "generate", "analyse", "evaluate_mc", "evaluate_dynamic")
+COMMANDS = (*("evaluate", "generate", "analyse", "evaluate_mc", "evaluate_dynamic", "evaluate_cache", "export_hub"),)
 
 
 def try_checkpoints(seed: int, tries: int, through_commands: int, folder: Path, limit: Limit) -> list[Tally]:
@@ -103,7 +104,9 @@ def _use(draw: random.Random, folder: Path, file: Path, tally: Tally) -> None:
     else:
         tally.survived("one sentence" if end == "refused" else "done")
     for each in [*folder.glob("bad.*"), *folder.glob(".bad.*"), *map(folder.joinpath, strange)]:
-        if each != file:
+        if each.is_dir():  # of export_hub
+            shutil.rmtree(each)
+        elif each != file:
             each.unlink(missing_ok=True)
 
 

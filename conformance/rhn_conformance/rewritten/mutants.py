@@ -2,6 +2,10 @@
 
 Each mistake is one that some implementation of Recurrent Highway Networks has made, or might make. A mutant runs as a
 backend; the first check that it fails must name the clause that it breaks.
+
+What no backend computes has no mutants: initial values (SPEC.md 1.4, 1.6) and window lengths (4.12) are drawn by the
+same NumPy code for all. tests/spec/test_parameters.py and tests/spec/test_windows.py compare the draws with their
+distributions.
 """
 
 from __future__ import annotations
