@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 import rhn
 from rhn.backend import PRECISIONS, Model
-from rhn.preflight import PreflightError, preflight, variant_config, variants
+from rhn.preflight import PreflightError, has_all_masks, preflight, variant_config, variants
 
 IS_A_CPU = 3  # status
 
@@ -199,7 +199,7 @@ def preflights(backend: str, device: str, is_tiny: bool) -> Iterator[dict[str, A
         row = {"backend": backend, "variant": variant, "precision": precision}
         build = partial(rhn.load_backend(backend).build, device=device, precision=precision)
         try:
-            report = preflight(build, variant_config(variant), "float32", precision)
+            report = preflight(build, variant_config(variant), "float32", precision, all_masks=has_all_masks(variant))
             yield row | {"error": report.worst.max_rel, "seconds": report.seconds, "is_right": True}
         except PreflightError as error:
             yield row | {"failure": str(error), "is_right": False}

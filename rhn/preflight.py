@@ -29,6 +29,9 @@ VECTORS = resources.files("rhn") / "preflight.safetensors"
 # tensor cores may do (4.0e-3 with rounding to nearest). tests/torch/test_precision.py measures both.
 ROUNDED_LIMIT = {"tf32": 2.3e-2, "bf16": 7.2e-2}
 
+# The last words of a variant whose windows also have update masks, resets, and input and output masks per time step.
+ALL_MASKS = "all masks"
+
 Build = Callable[[RHNConfig, Mapping[str, NDArray]], Model]
 
 
@@ -83,7 +86,14 @@ class PreflightReport:
         return f"preflight: {self.num_cases} cases, worst {self.worst.ulps:.2g} ULP, ok"
 
 
-def preflight(build: Build, config: RHNConfig, dtype: str = "float32", precision: str = "float32") -> PreflightReport:
+def preflight(
+    build: Build,
+    config: RHNConfig,
+    dtype: str = "float32",
+    precision: str = "float32",
+    *,
+    all_masks: bool = False,
+) -> PreflightReport:
     """Compare a model with frozen vectors before it is trained, and print one line.
 
     Args:
@@ -93,12 +103,14 @@ def preflight(build: Build, config: RHNConfig, dtype: str = "float32", precision
         dtype: dtype of the run, "float32" or "float64".
         precision: precision of its matrix products, see `rhn.backend.Backend`. Precision and dtype determine the
             tolerance.
+        all_masks: whether the run has masks that the paper does not use (SPEC.md 4.9 to 4.11). If so, the windows have
+            all kinds of masks; if not, the paper's.
 
     Raises:
         PreflightError: a result is wrong, or an error was raised; the message names case, tensor and error.
     """
     started = time.monotonic()
-    variant = variant_of(config)
+    variant = variant_of(config, all_masks)
     vectors = _load(variant)
     limit = ROUNDED_LIMIT.get(precision, LIMIT[dtype])
     errors: list[TensorError] = []
@@ -121,26 +133,30 @@ def preflight(build: Build, config: RHNConfig, dtype: str = "float32", precision
 
 def variants() -> list[str]:
     """Names of all small models for which there are vectors."""
-    return [
-        ", ".join(words)
-        for words in product(("coupled", "uncoupled"), ("tied", "untied"), ("shared masks", "separate masks"))
-    ]
+    architectures = [*product(("coupled", "uncoupled"), ("tied", "untied"), ("shared masks", "separate masks"))]
+    return [", ".join((*words, *more)) for more in ((), (ALL_MASKS,)) for words in architectures]
 
 
-def variant_of(config: RHNConfig) -> str:
-    """Name of the small model with the gates, the tying and the masks of `config`."""
+def variant_of(config: RHNConfig, all_masks: bool = False) -> str:
+    """Name of the small model with the gates, the tying and the masks of a run."""
     return ", ".join(
         (
             "coupled" if config.couple_gates else "uncoupled",
             "tied" if config.tie_weights else "untied",
             "shared masks" if config.share_gate_masks else "separate masks",
+            *((ALL_MASKS,) if all_masks else ()),
         )
     )
 
 
+def has_all_masks(variant: str) -> bool:
+    """Whether the windows of `variant` have all kinds of masks."""
+    return variant.endswith(ALL_MASKS)
+
+
 def variant_config(variant: str) -> RHNConfig:
     """Architecture of the small model called `variant`."""
-    gates, tying, masks = variant.split(", ")
+    gates, tying, masks = variant.split(", ")[:3]
     return RHNConfig(
         vocab_size=11,
         hidden_size=6,
@@ -176,10 +192,10 @@ def answers(model: Model, vectors: Mapping[str, NDArray]) -> Iterator[dict[str, 
 
 def masks_of(vectors: Mapping[str, NDArray], number: int) -> VariationalMasks:
     """The masks of one training step."""
-    embedding, input_mask, state_mask, output = (
-        vectors[f"masks/{kind}"][number].astype(np.float64) for kind in ("embedding", "input", "state", "output")
+    masks = {kind: vectors[f"masks/{kind}"][number].astype(np.float64) for kind in below(vectors, "masks")}
+    return VariationalMasks(
+        **{kind: [mask] if kind in ("input", "state", "update") else mask for kind, mask in masks.items()}
     )
-    return VariationalMasks(embedding, [input_mask], [state_mask], output)
 
 
 def below(tensors: Mapping[str, NDArray], folder: str) -> dict[str, NDArray]:

@@ -161,16 +161,30 @@ def _small_model(variant: str) -> Tensors:
         draw = uniform(seed, Purpose.PARAMETERS, shape, index=index)
         tensors[f"parameters/{name}"] = (1.4 * draw - 0.7).astype(np.float32)
 
+    has_all_masks = preflight.has_all_masks(variant)
     masks = [
-        representable(sample_masks(config, tensors["tokens"][step], DropRates(*[s.drop_rate] * 4), seed, step))
+        representable(
+            sample_masks(
+                config,
+                tensors["tokens"][step],
+                DropRates(*[s.drop_rate] * (5 if has_all_masks else 4)),
+                seed,
+                step,
+                time_masks=has_all_masks,
+                reset_probability=s.drop_rate if has_all_masks else 0.0,
+            )
+        )
         for step, s in enumerate(preflight.TRAINING)
     ]
     tensors |= {
         "masks/embedding": np.stack([m.embedding for m in masks]).astype(np.float32),  # (10, B, T)
-        "masks/input": np.stack([m.input[0] for m in masks]).astype(np.float32),  # (10, M, B, E)
+        "masks/input": np.stack([m.input[0] for m in masks]).astype(np.float32),  # (10, M, B, E) or (10, M, B, T, E)
         "masks/state": np.stack([m.state[0] for m in masks]).astype(np.float32),  # (10, M, B, H)
-        "masks/output": np.stack([m.output for m in masks]).astype(np.float32),  # (10, B, H)
+        "masks/output": np.stack([m.output for m in masks]).astype(np.float32),  # (10, B, H) or (10, B, T, H)
     }
+    if has_all_masks:
+        tensors["masks/update"] = np.stack([m.update[0] for m in masks]).astype(np.float32)  # (10, B, H)
+        tensors["masks/carried"] = np.stack([m.carried for m in masks]).astype(np.float32)  # (10, B)
     model = exact_model(config, preflight.below(tensors, "parameters"))
     expected: Tensors = {}
     for number, answer in enumerate(preflight.answers(model, tensors)):

@@ -226,7 +226,9 @@ def _preflight(backend: Backend, config: RHNConfig, plan: Plan, precision: str) 
     def build(config: RHNConfig, parameters: Mapping[str, NDArray]) -> Model:
         return build_model(backend, config, parameters, plan.options, precision)
 
-    return str(preflight(build, config, plan.options.dtype, precision))
+    o = plan.options
+    all_masks = o.time_masks or o.drop_update > 0 or o.reset_probability > 0
+    return str(preflight(build, config, o.dtype, precision, all_masks=all_masks))
 
 
 def _announce(

@@ -214,5 +214,5 @@ def test_a_score_makes_the_logits_of_a_few_rows_at_once(monkeypatch: pytest.Monk
     assert max(np.prod(shape) for shape in logits) == 4 * 97 < case.tokens.size * 97
     chunked, _ = model.log_likelihoods(case.tokens, case.targets, case.state, case.masks)
     nll, _ = model.evaluate_step(case.tokens, case.targets, case.state, case.masks)
-    np.testing.assert_allclose(chunked, scores, rtol=1e-6)
+    np.testing.assert_allclose(chunked, scores, rtol=1e-6)  # in float32; measured: 0 and, of the sum, 8.6e-8
     np.testing.assert_allclose(nll, -scores.sum(), rtol=1e-6)

@@ -12,8 +12,10 @@ from rhn.training.options import DEFAULTS
 from rhn_conformance.rewritten.mutants import MUTANTS
 
 
-def train_on_a_broken_backend(folder: Path, monkeypatch: pytest.MonkeyPatch, **words: Any) -> None:
-    (mutant,) = (mutant for mutant in MUTANTS if mutant.name == "masked carry")
+def train_on_a_broken_backend(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, mistake: str = "masked carry", **words: Any
+) -> None:
+    (mutant,) = (mutant for mutant in MUTANTS if mutant.name == mistake)
     monkeypatch.setattr(train_command, "load_backend", lambda name: mutant.backend())
     (folder / "text.txt").write_text("pack my box with five dozen liquor jugs.\n" * 20)
     given = {
@@ -43,3 +45,21 @@ def test_who_skips_it_has_it_on_record(tmp_path: Path, monkeypatch: pytest.Monke
     train_on_a_broken_backend(tmp_path, monkeypatch, preflight=False)
     environment = json.loads((tmp_path / "runs" / "broken" / "environment.json").read_text())
     assert environment["preflight"] == "skipped by preflight=False"
+
+
+@pytest.mark.parametrize(
+    ("mistake", "option"),
+    [
+        ("update mask on the carry", {"drop_update": 0.1}),
+        ("mask of the first time step for all", {"time_masks": True}),
+        ("other rows are reset", {"reset_probability": 0.1}),
+    ],
+)
+def test_masks_that_the_paper_does_not_use_are_proven_where_a_run_has_them(
+    mistake: str, option: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(PreflightError, match=r"\(coupled, tied, shared masks, all masks\): .* training is refused"):
+        train_on_a_broken_backend(tmp_path, monkeypatch, mistake, **option)
+    train_on_a_broken_backend(tmp_path, monkeypatch, mistake)
+    environment = json.loads((tmp_path / "runs" / "broken" / "environment.json").read_text())
+    assert environment["preflight"].startswith("preflight: 12 cases")
