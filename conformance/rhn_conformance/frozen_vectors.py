@@ -162,16 +162,19 @@ def _small_model(variant: str) -> Tensors:
         tensors[f"parameters/{name}"] = (1.4 * draw - 0.7).astype(np.float32)
 
     has_all_masks = preflight.has_all_masks(variant)
+    # Masks for every time step and update masks make the states larger. With the full rates, rounding errors would grow
+    # so much (130 ULP in the reference instead of 15) that a right backend could be refused in tf32.
+    most, update_rate = (0.5, 0.1) if has_all_masks else (1.0, 0.0)
     masks = [
         representable(
             sample_masks(
                 config,
                 tensors["tokens"][step],
-                DropRates(*[s.drop_rate] * (5 if has_all_masks else 4)),
+                DropRates(*[min(s.drop_rate, most)] * 4)._replace(drop_update=update_rate),
                 seed,
                 step,
                 time_masks=has_all_masks,
-                reset_probability=s.drop_rate if has_all_masks else 0.0,
+                reset_probability=min(s.drop_rate, most) if has_all_masks else 0.0,
             )
         )
         for step, s in enumerate(preflight.TRAINING)

@@ -301,7 +301,7 @@ class FactorsInTF32(TorchDispatchMode):
 @pytest.mark.parametrize("truncated", [False, True], ids=["rounded", "truncated"])
 @pytest.mark.parametrize("variant", variants())
 def test_the_preflight_accepts_products_in_tf32(variant, truncated):
-    """Measured: up to 4.0e-3 rounded, 5.8e-3 truncated; every variant is off by more than strict float32 may be."""
+    """Measured: up to 4.0e-3 rounded, 6.1e-3 truncated; every variant is off by more than strict float32 may be."""
     build = partial(TorchBackend().build, device="cpu")
     with FactorsInTF32(truncated) as mode:
         report = preflight(build, variant_config(variant), "float32", "tf32", all_masks=has_all_masks(variant))
