@@ -16,8 +16,9 @@ def test_they_regenerate_bit_for_bit() -> None:
     assert frozen_vectors.check_vectors() == []
 
 
+# They are part of every clone and wheel. 588 kB: 254 kB of cases, 20 kB for each of 16 small models, and the manifest.
 def test_they_are_small() -> None:
-    assert sum(file.stat().st_size for file in frozen_vectors.FILES.values()) < 500_000
+    assert sum(file.stat().st_size for file in frozen_vectors.FILES.values()) < 600_000
 
 
 def test_the_manifest_describes_every_case() -> None:
