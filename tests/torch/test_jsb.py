@@ -49,3 +49,22 @@ def test_the_initial_gates_of_an_rhn_are_as_the_setting_says():
     gates = model.recurrent.rhn.export_parameters()["layers.0.bias"]  # (L, G, H)
     assert (gates[:, 1] == -2.0).all()
     assert (gates[:, 0] == 0.0).all()
+
+
+def test_lesions_leave_the_model_as_it_was():
+    from models import MusicModel
+    from optimisation import score
+    from regularised import gate_activity, lesions
+
+    torch.manual_seed(1)
+    model = MusicModel("RHN", 4, 3)
+    pieces = [np.random.default_rng(1).integers(0, 2, (9, 88), dtype=np.uint8)]
+    before = score(model, pieces)
+    losses = lesions(model, pieces)
+    assert len(losses) == 3
+    assert before not in losses
+    assert score(model, pieces) == before
+    activity = gate_activity(model, pieces[0])
+    assert activity.shape == (3, 8)
+    assert (activity > 0).all()
+    assert (activity < 1).all()
