@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Callable
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from rhn.training.paper import PAPER, PAPER_ROWS
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "figures"
-TRAINED = ROOT / "benchmarks" / "results" / "trained"  # run folders without their checkpoints
 DEPTH_EXPERIMENT = ROOT / "benchmarks" / "results" / "depth_experiment.json"
 
 BACKGROUND, PANEL, INK, SLATE, GREY, FAINT = "#ffffff", "#f3f5f7", "#1f2933", "#52606d", "#7b8794", "#c5ced6"
@@ -312,40 +310,10 @@ def depth_experiment() -> Figure:
     return figure
 
 
-def training_curves() -> Figure:
-    """Validation score after every epoch of the two models of benchmarks/results/trained, beside models of others."""
-    panels = {
-        "ptb_cpu": ("Penn Treebank, 8.3 M parameters", "perplexity", math.exp, {"LSTM, 20 M": 82.7}),
-        "shakespeare": ("Tiny Shakespeare, 1.9 M parameters", "nats per character", float, {"nanoGPT, 10.7 M": 1.47}),
-    }
-    figure = Figure(figsize=(9.6, 4.0), layout="constrained")
-    figure.patch.set_facecolor(BACKGROUND)
-    for axes, (name, (title, unit, of_nats, others)) in zip(figure.subplots(1, 2), panels.items(), strict=True):
-        epochs = [json.loads(line) for line in (TRAINED / name / "metrics.jsonl").read_text().splitlines()]
-        minutes = [epoch["seconds"] / 60 for epoch in epochs]
-        for part, colour in (("valid", BLUE), ("test", ORANGE)):
-            values = [of_nats(epoch[f"{part}_nats"]) for epoch in epochs]
-            axes.plot(
-                list(accumulate(minutes)), values, marker="o", markersize=4, linewidth=2, color=colour, label=part
-            )
-        for model, value in others.items():
-            axes.axhline(value, color=SLATE, linestyle="--", linewidth=1.4)
-            place = {"xy": (0.02, value), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-            axes.annotate(f"{model}: {value:g}", xytext=(0, -14), fontsize=11, color=SLATE, **place)
-        axes.set_title(title, fontsize=14, weight="bold")
-        axes.set(xlabel="minutes", ylabel=unit)
-        axes.tick_params(labelsize=11.5)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color=FAINT, linewidth=0.8)
-        axes.legend(fontsize=11.5)
-    return figure
-
-
 FIGURES: dict[str, Callable[[], Figure]] = {
     "stacked_and_deep_transition": stacked_and_deep_transition,
     "rhn_layer": rhn_layer,
     "depth_experiment": depth_experiment,
-    "training_curves": training_curves,
 }
 
 

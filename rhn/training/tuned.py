@@ -56,8 +56,7 @@ MELIS_24M: dict[str, Any] = {
     "drop_output": 0.7,
 }
 
-# Our own, for trainings of a few epochs. In short trials with these gates, beta1 = 0.9 made the loss explode at a rate
-# of 0.001; without it, twice the rate learns fastest. Gates that are nearly shut at first learn slowly.
+# Our own, for trainings of a few epochs; short trials led to them.
 SHORT: dict[str, Any] = {
     "recurrence_depth": 5,
     "optimizer": "adam",
@@ -153,8 +152,7 @@ TUNED: dict[str, dict[str, Any]] = {
         "drop_state": 0.15,
         "drop_output": 0.4,
     },
-    # Tiny Shakespeare, or any text of a few megabytes: with data_path=FILE. Three quarters of an hour likewise. With
-    # twice the rate and 512 units, the training loss rose again after five epochs.
+    # Tiny Shakespeare, or any text of a few megabytes: with data_path=FILE. An hour likewise.
     "shakespeare": {
         **SHORT,
         "dataset": "text",

@@ -1,4 +1,4 @@
-"""The trained model of this repository, `checkpoints/shakespeare`, in all ports."""
+"""The trained model of this repository, `trained_models/shakespeare`, in all ports."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ TEXT = (ROOT / "tests" / "data" / "shakespeare_excerpt.txt").read_text()  # from
 # Relative. Measured: 2e-9.
 @pytest.mark.parametrize("name", ["reference", "torch", "tf", "jax"])
 def test_every_port_gives_it_the_same_score(name: str) -> None:
-    checkpoint, config, metadata = load_language_model(ROOT / "checkpoints" / "shakespeare")
+    checkpoint, config, metadata = load_language_model(ROOT / "trained_models" / "shakespeare")
     tokens = Vocabulary.from_json(metadata["vocabulary"]).encode(TEXT)
     model = rhn.load_backend(name).build(config, checkpoint.parameters, "float32")
     assert evaluate(model, tokens, "char").nats == pytest.approx(NATS, rel=1e-6)

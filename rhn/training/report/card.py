@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,7 +70,7 @@ def model_card(
         stored_dtype=stored_dtype,
         is_rounded=stored_dtype != _dtype(model),
         scores=_table(["part of the data", "score"], scores),
-        prompt=repr(default_prompt(model.vocabulary)),
+        prompt=json.dumps(default_prompt(model.vocabulary), ensure_ascii=False),
         architecture=_table(["architecture", "value"], model.config.to_dict()),
         program=f"rhn_{backend if backend in _PORTS else _PORTS[0]}.train",
         training=shlex.join(as_words({name: value for name, value in options.items() if value != DEFAULTS[name]})),
