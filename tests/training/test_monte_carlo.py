@@ -112,7 +112,7 @@ def test_several_processes_have_the_samples_of_one(model: rhn.Model, count: int,
     assert alone.kept == 7
     for average in in_threads(count, sample):
         # A product of matrices may round differently with another number of rows.
-        np.testing.assert_allclose(average.log_sum, alone.log_sum, rtol=1e-12)
+        np.testing.assert_allclose(average.log_sum, alone.log_sum, rtol=1e-12)  # measured: 0
         np.testing.assert_allclose(average.running_nats, alone.running_nats, rtol=1e-12)
         np.testing.assert_allclose(average.pass_nats, alone.pass_nats, rtol=1e-12)
 
