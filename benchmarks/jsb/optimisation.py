@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from chorales import Piece, batch_of, batches, load
+from chorales import Piece, batches, load
 from models import CELLS, MusicModel, hidden_size_of, initialise
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ def setting_of(cell: str, depth: int, trial: int) -> dict[str, Any]:
 
 
 def train(setting: dict[str, Any], pieces: dict[str, list[Piece]], epochs: int) -> dict[str, Any]:
-    """One trial: its setting, the loss in nats per frame after every epoch, and what it came to."""
+    """One trial: its setting, and what it came to, in nats per frame."""
     torch.manual_seed(setting["trial"])
     random = np.random.default_rng(setting["trial"])
     started = time.monotonic()
@@ -67,22 +67,24 @@ def train(setting: dict[str, Any], pieces: dict[str, list[Piece]], epochs: int) 
     model = MusicModel(setting["cell"], hidden_size, setting["depth"])
     initialise(model, setting["std"], setting["transform_bias"])
     optimizer = torch.optim.SGD(model.parameters(), setting["learning_rate"], MOMENTUM)
-    losses = {"train": [], "valid": [], "test": []}
-    while len(losses["train"]) < epochs and not _finished(losses["train"]):
+    losses: list[float] = []
+    lowest_valid, test = math.inf, math.nan
+    while len(losses) < epochs and not _finished(losses):
         model.train()
         for batch in batches(pieces["train"], BATCH_SIZE, random):
             optimizer.zero_grad()
             (model.nats(*batch) / batch.lengths.sum()).backward()
             optimizer.step()
-        for part, values in losses.items():
-            values.append(score(model, pieces[part]))
+        losses.append(score(model, pieces["train"]))
+        if (valid := score(model, pieces["valid"])) < lowest_valid:
+            lowest_valid, test = valid, score(model, pieces["test"])
     return {
         **setting,
         "hidden_size": hidden_size,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "epochs": len(losses["train"]),
-        "lowest_train": min(losses["train"]),
-        "test_at_best_valid": losses["test"][int(np.argmin(losses["valid"]))],
+        "epochs": len(losses),
+        "lowest_train": min(losses),
+        "test_at_best_valid": test,
         "seconds": round(time.monotonic() - started, 1),
     }
 
@@ -98,8 +100,8 @@ def _finished(losses: list[float]) -> bool:
 def score(model: MusicModel, pieces: list[Piece]) -> float:
     """Nats per frame over all pieces, each from the empty state; what is not a number counts as knowing nothing."""
     model.eval()
-    batch = batch_of(pieces)
-    nats = float(model.nats(*batch) / batch.lengths.sum())
+    cut = list(batches(pieces, BATCH_SIZE, np.random.default_rng(0)))
+    nats = sum(float(model.nats(*batch)) for batch in cut) / sum(int(batch.lengths.sum()) for batch in cut)
     return nats if math.isfinite(nats) else WORSE_THAN_NOTHING
 
 
