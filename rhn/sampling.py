@@ -24,7 +24,7 @@ def sample_tokens(
     top_k: int | None = None,
     seed: int = 0,
 ) -> Iterator[int]:
-    """Yield `length` tokens that continue `prompt`, sampled from the model's distribution.
+    """Yield `length` tokens that continue `prompt`, sampled from the model's distribution (SPEC.md 4.13).
 
     Args:
         step: reads one token, so that a framework that compiles per shape compiles only once.
@@ -32,7 +32,7 @@ def sample_tokens(
         length: number of tokens to sample, at least 1.
         temperature: divides the logits; as it goes to 0, the most likely token is always chosen.
         top_k: sample only from the k most likely tokens; None: from all.
-        seed: seed of the random numbers, which depend on nothing else (SPEC.md 4.7).
+        seed: seed of the random numbers, which depend on nothing else (SPEC.md 4.13).
 
     Raises:
         ValueError: an argument is outside of what is accepted.
