@@ -19,8 +19,8 @@ from rhn_conformance.rewritten.mutants import MUTANTS
 from rhn_conformance.suite import all_cases, select
 
 SPEC = Path(__file__).parents[2] / "SPEC.md"
-# What no answer of a backend can show: rules about drawing (1.6, 4.7, 4.8, 4.12, 4.13), the rule about errors (6.1), which every
-# check applies, the permission to be less exact (6.4), whose limits each port tests itself, and files (8).
+# What no answer of a backend can show: rules about drawing (1.6, 4.7, 4.8, 4.12, 4.13), the rule about errors (6.1),
+# which every check applies, the permission to be less exact (6.4), whose limits each port tests itself, and files (8).
 NOT_FOR_BACKENDS = {"1.6", "4.7", "4.8", "4.12", "4.13", "6.1", "6.4", "8.1", "8.2", "8.3", "8.4", "8.5"}
 
 by_case = pytest.mark.parametrize("case", DESCRIPTIONS, ids=lambda case: case.name)

@@ -117,9 +117,10 @@ def _matrices_at(trace: LayerTrace, time: int, activation: str) -> list[NDArray[
 
 
 def jacobian_chart(start: LayerJacobians, trained: LayerJacobians, title: str) -> bytes:
-    """A PNG of eigenvalues and discs in the complex plane: before training above, after training below.
+    """A PNG of eigenvalues in the complex plane: before training above, after training below. Insets show the discs.
 
-    The columns are the first, the middle and the last micro-step, and the whole time step.
+    The columns are the first, the middle and the last micro-step, and the whole time step. All panels have one scale,
+    and all insets another.
     """
     from matplotlib.figure import Figure
 
@@ -127,28 +128,36 @@ def jacobian_chart(start: LayerJacobians, trained: LayerJacobians, title: str) -
 
     depth = len(start.micro_steps)
     shown = sorted({0, (depth - 1) // 2, depth - 1})
-    figure = Figure(figsize=(3.4 * (len(shown) + 1), 7.2), layout="constrained")
+    names = [*(f"micro-step {level + 1}" for level in shown), "the whole time step"]
+    rows = {
+        when: [*(layer.micro_steps[level] for level in shown), layer.time_step]
+        for when, layer in (("at the start", start), ("trained", trained))
+    }
+    everything = [jacobians for row in rows.values() for jacobians in row]
+    reach = 1.1 * max(1.0, *(float(np.abs(jacobians.eigenvalues).max()) for jacobians in everything))
+    discs_reach = 1.1 * max(
+        float((np.abs(jacobians.centres[-1]) + jacobians.radii[-1]).max()) for jacobians in everything
+    )
+    figure = Figure(figsize=(3.4 * len(names), 7.2), layout="constrained")
     figure.suptitle(title)
-    rows = figure.subplots(2, len(shown) + 1, squeeze=False, sharex="col", sharey="col")
-    for axes, jacobians, name in zip(rows, (start, trained), ("at the start", "trained"), strict=True):
-        for panel, level in zip(axes, shown, strict=False):
-            draw_plane(panel, jacobians.micro_steps[level])
-            panel.set_title(f"micro-step {level + 1}, {name}", fontsize=10)
-        draw_plane(axes[-1], jacobians.time_step)
-        axes[-1].set_title(f"the whole time step, {name}", fontsize=10)
+    for axes, (when, row) in zip(figure.subplots(2, len(names), squeeze=False), rows.items(), strict=True):
+        for panel, jacobians, name in zip(axes, row, names, strict=True):
+            panel.set_title(f"{name}, {when}", fontsize=10)
+            draw_plane(panel, jacobians, reach, discs_reach)
     return png_of(figure)
 
 
-def draw_plane(axes: Axes, jacobians: Jacobians) -> None:
-    """Eigenvalues of all sampled times, the discs of the last of them, and the unit circle."""
+def draw_plane(axes: Axes, jacobians: Jacobians, reach: float, discs_reach: float) -> None:
+    """Eigenvalues of all sampled times and the unit circle; in a corner also the discs of the last of these times."""
     from matplotlib.patches import Circle
 
+    corner = axes.inset_axes((0.66, 0.66, 0.33, 0.33), xticks=[], yticks=[])
     every = max(1, jacobians.centres.shape[1] // SHOWN_DISCS)
     for centre, radius in zip(jacobians.centres[-1][::every], jacobians.radii[-1][::every], strict=True):
-        axes.add_patch(Circle((centre, 0.0), radius, facecolor="#2563a8", edgecolor="none", alpha=0.03))
-    axes.add_patch(Circle((0.0, 0.0), 1.0, fill=False, edgecolor="#1f2933", linewidth=1.0))
+        corner.add_patch(Circle((centre, 0.0), radius, facecolor="#2563a8", edgecolor="none", alpha=0.03))
     values = jacobians.eigenvalues.ravel()
-    axes.plot(values.real, values.imag, ".", color="#c8501e", markersize=2)
-    reach = max(1.15, float((np.abs(jacobians.centres[-1]) + jacobians.radii[-1]).max()) * 1.05)
-    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+    for plane, limit, size in ((axes, reach, 1.5), (corner, discs_reach, 0.3)):
+        plane.add_patch(Circle((0.0, 0.0), 1.0, fill=False, edgecolor="#1f2933", linewidth=1.0))
+        plane.plot(values.real, values.imag, ".", color="#c8501e", markersize=size, alpha=0.5)
+        plane.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     axes.grid(alpha=0.3)
