@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,6 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rhn.spec.arguments import refusal
+
+# The environment variables in which launchers say how many processes they have started, for the backends that ask them.
+_LAUNCHERS = {
+    "torch": ("WORLD_SIZE",),
+    "jax": ("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"),
+    "tf": ("TF_CONFIG",),
+}
 
 
 class ProcessLostError(RuntimeError):
@@ -94,3 +103,42 @@ class ParallelBackend(Protocol):
 def join_processes(backend: Any, device: str | None = None) -> Processes:
     """The processes of a `ParallelBackend`; `ALONE` for any other backend."""
     return backend.join_processes(device) if isinstance(backend, ParallelBackend) else ALONE
+
+
+def launched_processes(backend: str) -> int:
+    """How many processes work together, as their launcher says in the environment; nothing waits for the others.
+
+    Args:
+        backend: name of the backend; one that knows no launcher is always alone.
+
+    Raises:
+        ValueError: the environment says something else than a number of processes.
+    """
+    return max((_count(variable) for variable in _LAUNCHERS.get(backend, ())), default=1)
+
+
+def check_alone(backend: str, command: str) -> None:
+    """Check that no launcher has started several processes: each of them would do and write the same.
+
+    Raises:
+        ValueError: a launcher has.
+    """
+    for variable in _LAUNCHERS.get(backend, ()):
+        if (count := _count(variable)) > 1:
+            raise ValueError(
+                f"{command} runs in one process, but {variable} says that {count} work together: start it without the"
+                f" launcher, or unset {variable}"
+            )
+
+
+def _count(variable: str) -> int:
+    text = os.environ.get(variable)
+    if not text:
+        return 1
+    try:
+        if variable == "TF_CONFIG":
+            return max(sum(map(len, json.loads(text).get("cluster", {}).values())), 1)
+        return int(text)
+    except (ValueError, TypeError, AttributeError) as error:
+        wanted = "the addresses of all processes as JSON" if variable == "TF_CONFIG" else "a number of processes"
+        raise refusal(variable, text, wanted) from error

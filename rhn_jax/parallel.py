@@ -18,11 +18,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 from rhn.port_tools import Window
-from rhn.processes import ALONE, Processes, ProcessLostError
+from rhn.processes import ALONE, Processes, ProcessLostError, launched_processes
 from rhn.spec.masks import VariationalMasks
 
-# How many processes a launcher has started, where `jax.distributed.initialize` finds out the rest by itself.
-_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 _SECONDS = 30  # without a sign of life: a process is taken for lost
 _ROWS = PartitionSpec("rows")  # batch first
 _ROWS_SECOND = PartitionSpec(None, "rows")  # gates first
@@ -119,7 +117,7 @@ def join_processes(device: str | None) -> Processes:
         if int(os.environ.get("JAX_NUM_PROCESSES", "1")) > 1:
             numbers = {key: int(os.environ[f"JAX_{key.upper()}"]) for key in ("num_processes", "process_id")}
             jax.distributed.initialize(**numbers, heartbeat_timeout_seconds=_SECONDS)  # reads the address itself
-        elif any(int(os.environ.get(name, "1")) > 1 for name in _COUNTS):
+        elif launched_processes("jax") > 1:  # by Slurm or Open MPI, from which JAX learns the rest
             jax.distributed.initialize(heartbeat_timeout_seconds=_SECONDS)
     count = jax.process_count()
     if count == 1 and device != "all":

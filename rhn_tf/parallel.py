@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from rhn.processes import ALONE, Processes, ProcessLostError
+from rhn.processes import ALONE, Processes, ProcessLostError, launched_processes
 from rhn.spec.arguments import refusal
 
 # What a collective operation fails with when one of its processes is gone.
@@ -85,8 +85,7 @@ def join_processes(device: str | None) -> Processes:
     Raises:
         ValueError: this process sees several GPUs.
     """
-    tasks = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
-    if sum(map(len, tasks.values())) < 2:
+    if launched_processes("tf") == 1:
         return ALONE
     strategy = _strategy()
     count = strategy.num_replicas_in_sync

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rhn.processes import ALONE, Processes, ProcessLostError
+from rhn.processes import ALONE, Processes, ProcessLostError, launched_processes
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class TorchProcesses(Processes):
 
 def join_processes(device: str | None) -> Processes:
     """See `rhn.processes.ParallelBackend`: what `torchrun` says in the environment; `device` makes no difference."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = launched_processes("torch")
     if count == 1:
         return ALONE
     if not dist.is_initialized():

@@ -19,7 +19,7 @@ with warnings.catch_warnings():
     from sacred.run import Run
 
 from rhn.backend import load_backend
-from rhn.processes import join_processes
+from rhn.processes import check_alone, join_processes
 from rhn.text import one_line
 from rhn.training.console import say
 from rhn.training.evaluate.analyse import analyse_checkpoint
@@ -30,7 +30,7 @@ from rhn.training.evaluate.generate import generate_text
 from rhn.training.evaluate.monte_carlo import evaluate_mc as evaluate_by_monte_carlo
 from rhn.training.evaluate.stream import evaluate_checkpoint
 from rhn.training.help import configuration, help_on, overview, recipes
-from rhn.training.option_row import COMMANDS
+from rhn.training.option_row import COMMANDS, SHARED
 from rhn.training.options import DEFAULTS, OPTIONS, OptionError, options_from
 from rhn.training.recipes import RECIPES
 from rhn.training.train import train as train_model
@@ -74,6 +74,8 @@ class RHNExperiment(Experiment):
     ) -> Run:
         named = {option for recipe in named_configs for option in RECIPES.get(recipe, {})}
         self.given = frozenset({*(config_updates or {}), *named})
+        if command_name in COMMANDS and command_name not in SHARED:
+            with_user_errors(check_alone, self.backend, command_name)
         run = super()._create_run(command_name, config_updates, named_configs, *arguments, **more)
         if run.observers and not with_user_errors(_is_first_process, self.backend, run.config):
             run.observers.clear()

@@ -19,6 +19,8 @@ COMMANDS = {
     "analyse": "Show how gates and states of a checkpoint behave: activity, the loss without a gate, Jacobians.",
     "export_hub": "Write a folder to share: the parameters and vocabulary of a checkpoint, and a model card.",
 }
+# Those that several processes share; the others run in one.
+SHARED = ("train", "evaluate_mc")
 TRAIN = ("train",)
 SCORES = ("evaluate", "evaluate_mc", "evaluate_dynamic", "evaluate_cache", "analyse")
 COMPUTE = (*TRAIN, *SCORES, "generate")

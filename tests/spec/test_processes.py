@@ -1,10 +1,12 @@
 """Processes that train together: who has which rows; and the reference, which computes as several do."""
 
+import re
+
 import numpy as np
 import pytest
 from cases import make_case
 
-from rhn.processes import ALONE, Processes, join_processes
+from rhn.processes import ALONE, Processes, check_alone, join_processes, launched_processes
 from rhn.reference_backend import ReferenceBackend
 from rhn.spec import reference
 
@@ -34,6 +36,60 @@ def test_the_reference_trains_in_one_process() -> None:
     assert join_processes(ReferenceBackend()) == ALONE
     with pytest.raises(ValueError, match="several processes are not accepted: the reference runs in one process"):
         ReferenceBackend().build(case.config, case.parameters, processes=Processes(0, 2, 2))
+
+
+TWO_WORKERS = '{"cluster": {"chief": ["a:1"], "worker": {"0": "a:2"}}, "task": {"type": "chief", "index": 0}}'
+LAUNCHED = [
+    ("torch", "WORLD_SIZE", "2"),
+    ("jax", "JAX_NUM_PROCESSES", "2"),
+    ("jax", "SLURM_STEP_NUM_TASKS", "2"),
+    ("jax", "OMPI_COMM_WORLD_SIZE", "2"),
+    ("tf", "TF_CONFIG", TWO_WORKERS),
+]
+
+
+@pytest.mark.parametrize(("backend", "variable", "text"), LAUNCHED)
+def test_a_launcher_is_asked_by_its_own_backend_only(
+    backend: str, variable: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, text)
+    for other in ("reference", "torch", "jax", "tf"):
+        assert launched_processes(other) == (2 if other == backend else 1)
+        if other != backend:
+            check_alone(other, "evaluate")
+    wanted = (
+        f"evaluate runs in one process, but {variable} says that 2 work together: start it without the launcher, or"
+        f" unset {variable}"
+    )
+    with pytest.raises(ValueError, match=wanted):
+        check_alone(backend, "evaluate")
+
+
+@pytest.mark.parametrize(
+    ("backend", "variable", "text"),
+    [("torch", "WORLD_SIZE", "1"), ("jax", "JAX_NUM_PROCESSES", ""), ("tf", "TF_CONFIG", "{}")],
+)
+def test_one_process_is_alone(backend: str, variable: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, text)
+    assert launched_processes(backend) == 1
+
+
+@pytest.mark.parametrize(
+    ("backend", "variable", "text", "expected"),
+    [
+        ("torch", "WORLD_SIZE", "two", "a number of processes"),
+        *(
+            ("tf", "TF_CONFIG", text, "the addresses of all processes as JSON")
+            for text in ("{", "[]", '{"cluster": 2}')
+        ),
+    ],
+)
+def test_an_environment_that_makes_no_sense_is_refused(
+    backend: str, variable: str, text: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(ValueError, match=re.escape(f"{variable}={text!r} is not accepted: expected {expected}")):
+        launched_processes(backend)
 
 
 @pytest.mark.parametrize("masks", ["shared", "separate", "none"])

@@ -55,6 +55,15 @@ def test_two_processes_share_the_samples_of_evaluate_mc(tmp_path: Path, monkeypa
     assert [file.name for file in Path("two").iterdir() if file.name.isdigit()] == ["1"]
 
 
+def test_a_command_that_works_alone_is_refused_under_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    process = start_with_torchrun(["generate", "with", "checkpoint=model.safetensors"])[1]
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 1, said
+    assert "error: generate runs in one process, but WORLD_SIZE says that 2 work together" in said
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture
 def collectives(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """What is sent: name and number of elements. The two processes have the same rows, so that sums are doubles."""

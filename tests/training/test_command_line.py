@@ -21,6 +21,7 @@ import rhn
 from rhn.processes import Processes
 from rhn.training.command_line import create_experiment, run
 from rhn.training.console import warn
+from rhn.training.option_row import COMMANDS
 from rhn.training.run.folder import RunFolder
 
 TEXT = "the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs.\n" * 30
@@ -221,6 +222,19 @@ def test_sacred_records_in_the_first_process_only(
     result = command_line("-F", "records", *RUN, "data_path=text.txt")
     assert result.returncode == 0, result.stderr
     assert not list(tmp_path.glob("records/*"))
+
+
+@pytest.mark.parametrize("command", sorted({*COMMANDS} - {"train", "evaluate_mc"}))
+def test_what_works_alone_is_refused_in_several_processes(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once: the other process never comes. No framework is needed to say so, nor is the checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["localhost:1", "localhost:2"]}}')
+    with pytest.raises(SystemExit) as end:
+        run("tf", [command, "-F", "records", "with", "checkpoint=model.safetensors"])
+    assert str(end.value).startswith(f"error: {command} runs in one process, but TF_CONFIG says that 2 work together:")
+    assert not list(tmp_path.iterdir())
 
 
 def test_flags_of_sacred_work_after_with(command_line: CommandLine, tmp_path: Path) -> None:

@@ -39,6 +39,15 @@ def folder_with_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("text.txt").write_text(TEXT)
 
 
+def test_a_launcher_of_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        SystemExit, match="error: search runs in one process, but WORLD_SIZE says that 2 work together:"
+    ):
+        run_command("torch", ["with", *WORDS])
+    assert not FOLDER.path.exists()
+
+
 def request_of(*words: str) -> Request:
     return read_request("reference", ["with", *WORDS, *words])
 

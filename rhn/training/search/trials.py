@@ -12,12 +12,11 @@ from typing import Any
 
 from rhn.backend import load_backend
 from rhn.preflight import PreflightError
-from rhn.processes import ProcessLostError, join_processes
+from rhn.processes import ProcessLostError, check_alone
 from rhn.spec.config import RHNConfig
 from rhn.text import one_line
 from rhn.training.console import say
 from rhn.training.loop import DivergedError
-from rhn.training.options import OptionError
 from rhn.training.plan import Plan
 from rhn.training.report.run import write_report
 from rhn.training.report.search import write_search_report
@@ -87,14 +86,11 @@ def checked_corpus(request: Request) -> Corpus:
     Raises:
         ValueError, OSError, ImportError: with a one-sentence message.
     """
+    check_alone(request.backend, "search")
     draws = [request.space.draw(request.how.search_seed, number) for number in range(1, request.how.trials + 1)]
     plans = [Plan.from_options(request.options(draw)) for draw in draws]
     plan, o = plans[0], plans[0].options
     backend = load_backend(request.backend)
-    if join_processes(backend, o.device).count > 1:
-        raise OptionError(
-            "a launcher of several processes is not accepted for a search: start the same command several times instead"
-        )
     corpus = load_corpus(o.dataset, o.data_path, level=o.level)
     plan.architecture(len(corpus.vocabulary))
     for each in {(p.options.batch_size, p.options.bptt_length): p for p in plans}.values():
