@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rhn.markdown import escaped, table
-from rhn.training.help import GROUPS, describe_recipe
-from rhn.training.option_row import Option
 from rhn.training.options import OPTIONS
+from rhn.training.options.row import Option
 from rhn.training.recipes import RECIPES
+from rhn.training.terminal.help import GROUPS, describe_recipe
 
 ROOT = Path(__file__).parents[1]
 

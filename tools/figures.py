@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
-from rhn.training.paper import PAPER, PAPER_ROWS
+from rhn.training.recipes.published_scores import PAPER, PAPER_ROWS
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "figures"

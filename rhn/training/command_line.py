@@ -21,21 +21,21 @@ with warnings.catch_warnings():
 from rhn.backend import load_backend
 from rhn.processes import check_alone, join_processes
 from rhn.text import one_line
-from rhn.training.console import say
 from rhn.training.evaluate.analyse import analyse_checkpoint
-from rhn.training.evaluate.cache import evaluate_cache as evaluate_with_cache
 from rhn.training.evaluate.dynamic import evaluate_dynamic as evaluate_dynamically
 from rhn.training.evaluate.export_hub import export_hub as write_folder
 from rhn.training.evaluate.generate import generate_text
 from rhn.training.evaluate.monte_carlo import evaluate_mc as evaluate_by_monte_carlo
+from rhn.training.evaluate.neural_cache import evaluate_cache as evaluate_with_cache
 from rhn.training.evaluate.stream import evaluate_checkpoint
-from rhn.training.help import configuration, help_on, overview, recipes
-from rhn.training.option_row import COMMANDS, SHARED
 from rhn.training.options import DEFAULTS, OPTIONS, OptionError, options_from
+from rhn.training.options.row import COMMANDS, SHARED
 from rhn.training.recipes import RECIPES
+from rhn.training.terminal.console import say
+from rhn.training.terminal.help import configuration, help_on, overview, recipes
+from rhn.training.terminal.read_words import read_words
+from rhn.training.terminal.user_errors import with_user_errors
 from rhn.training.train import train as train_model
-from rhn.training.user_errors import with_user_errors
-from rhn.training.words import read_words
 
 SETTINGS["CAPTURE_MODE"] = "sys"  # capturing file descriptors would swallow the progress bar
 # Sacred would seed NumPy's global generator, which takes no seed above 2**32. Nothing here draws from it.

@@ -22,15 +22,15 @@ from rhn.backend import Model
 from rhn.checkpoint import Checkpoint
 from rhn.processes import ALONE, Processes
 from rhn.spec.masks import VariationalMasks, sample_masks
-from rhn.training.accepted import LARGEST_WEIGHT
-from rhn.training.console import Progress as ShownProgress
-from rhn.training.console import shown_progress, warn
 from rhn.training.evaluate.stream import evaluate
-from rhn.training.meetings import Meetings
-from rhn.training.plan import Plan
+from rhn.training.joint_decisions import Meetings
+from rhn.training.options.accepted import LARGEST_WEIGHT
+from rhn.training.options.plan import Plan
 from rhn.training.run.progress import Progress
 from rhn.training.schedules import averaging_is_due, epochs_since_best
 from rhn.training.score import UNITS, in_units
+from rhn.training.terminal.console import Progress as ShownProgress
+from rhn.training.terminal.console import shown_progress, warn
 from rhn.training.variable_windows import VariableWindows, padded
 from rhn_datasets import Corpus, windows
 from rhn_datasets.batching import Windows
@@ -48,7 +48,7 @@ class DivergedError(ArithmeticError):
 
 
 class Run(Protocol):
-    """What a trainer reports to; `rhn.training.run.saved.SavedRun` keeps it on disk."""
+    """What a trainer reports to; `rhn.training.run.saving.SavedRun` keeps it on disk."""
 
     def save_last(self, checkpoint: Checkpoint) -> None:
         """Called when the run can continue from here."""

@@ -15,14 +15,13 @@ from rhn.preflight import preflight
 from rhn.processes import ProcessLostError, join_processes
 from rhn.spec.config import RHNConfig
 from rhn.text import printable
-from rhn.training.console import be_silent, say, warn
 from rhn.training.evaluate.baseline import order_two_nats
 from rhn.training.evaluate.generate import generate
 from rhn.training.evaluate.stream import score_full_streams
 from rhn.training.loop import DivergedError, Trainer
 from rhn.training.options import OptionError, options_from
-from rhn.training.paper import paper_result
-from rhn.training.plan import Plan, data_in_full
+from rhn.training.options.plan import Plan, data_in_full
+from rhn.training.recipes.published_scores import paper_result
 from rhn.training.report.run import write_report
 from rhn.training.report.tensorboard import TensorBoardLog
 from rhn.training.run.checkpoint import TrainedModel, build_model
@@ -36,10 +35,11 @@ from rhn.training.run.folder import (
     resumed_options,
 )
 from rhn.training.run.progress import Progress
-from rhn.training.run.saved import LogScalar, SavedRun, UnsavedRun
+from rhn.training.run.saving import LogScalar, SavedRun, UnsavedRun
 from rhn.training.run.start import Start, digest_of, progress_of
 from rhn.training.score import UNITS, in_units
-from rhn.training.user_errors import RunInterruptedError
+from rhn.training.terminal.console import be_silent, say, warn
+from rhn.training.terminal.user_errors import RunInterruptedError
 from rhn_datasets import Corpus, DataError, load_corpus, windows
 
 SAMPLE_LENGTH = {"word": 100, "char": 400, "byte": 400}  # tokens

@@ -13,9 +13,9 @@ from pathlib import Path
 from commands import SMALL, TEXT, call, end_of, start
 from tally import Limit, Tally
 
-from rhn.training.option_row import Option
 from rhn.training.options import ALIASES, OPTIONS, OptionError, check_value
-from rhn.training.words import literal as read_literal
+from rhn.training.options.row import Option
+from rhn.training.terminal.read_words import literal as read_literal
 
 VALUES = (
     *("0", "-1", "1.5", "-0.5", "1e400", "-1e400", "1e308", "nan", "float('nan')", "10**9", "1000000000", "1" * 400),

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from rhn.training.option_row import COMMANDS
 from rhn.training.options import OPTIONS
+from rhn.training.options.row import COMMANDS
 from rhn.training.recipes import RECIPES
+from rhn.training.search.named_spaces import SPACES
 from rhn.training.search.request import SEARCH_OPTIONS, read_request
-from rhn.training.search.spaces import SPACES
-from rhn.training.words import read_words
+from rhn.training.terminal.read_words import read_words
 from rhn_conformance.cli import _parser as conformance_parser
 
 ROOT = Path(__file__).parents[2]

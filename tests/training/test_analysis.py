@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 import rhn
 from rhn.spec.reference import sigmoid
 from rhn.training.evaluate.analyse import analyse_checkpoint
-from rhn.training.evaluate.gates import analyse, gate_chart, without_gate
-from rhn.training.evaluate.jacobian import layer_jacobians, sampled_times
+from rhn.training.evaluate.analyse.gates import analyse, gate_chart, without_gate
+from rhn.training.evaluate.analyse.jacobian import layer_jacobians, sampled_times
 from rhn.training.evaluate.stream import evaluate
 from rhn.training.options import DEFAULTS, OptionError
 

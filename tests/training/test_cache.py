@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import rhn
 from rhn.spec import reference
-from rhn.training.evaluate.cache import (
+from rhn.training.evaluate.neural_cache import (
     NeuralCache,
     evaluate_cache,
     evaluate_with_cache,

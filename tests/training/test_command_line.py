@@ -20,9 +20,9 @@ import pytest
 import rhn
 from rhn.processes import Processes
 from rhn.training.command_line import create_experiment, run
-from rhn.training.console import warn
-from rhn.training.option_row import COMMANDS
+from rhn.training.options.row import COMMANDS
 from rhn.training.run.folder import RunFolder
+from rhn.training.terminal.console import warn
 
 TEXT = "the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs.\n" * 30
 TINY = [

@@ -21,9 +21,9 @@ from rhn.training.evaluate import export_hub as command
 from rhn.training.evaluate.export_hub import export_hub
 from rhn.training.evaluate.stream import evaluate_checkpoint
 from rhn.training.options import DEFAULTS, OptionError
-from rhn.training.plan import Plan
+from rhn.training.options.plan import Plan
 from rhn.training.recipes import RECIPES
-from rhn.training.words import read_words
+from rhn.training.terminal.read_words import read_words
 from rhn_datasets import Vocabulary
 
 FILES = ["README.md", "config.json", "model.safetensors"]

@@ -7,8 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rhn.training.help import help_on, overview
-from rhn.training.option_row import COMMANDS, Option
 from rhn.training.options import (
     ALIASES,
     DEFAULTS,
@@ -18,7 +16,9 @@ from rhn.training.options import (
     check_value,
     options_of,
 )
-from rhn.training.plan import Plan
+from rhn.training.options.plan import Plan
+from rhn.training.options.row import COMMANDS, Option
+from rhn.training.terminal.help import help_on, overview
 
 
 @pytest.mark.parametrize(

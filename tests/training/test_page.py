@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from jinja2 import UndefinedError
 
-from rhn.training.report import templates
+from rhn.training.report import render as render_module
 from rhn.training.report.charts import COLOURS, Line, line_chart, line_key, line_style
-from rhn.training.report.templates import render
+from rhn.training.report.render import render
 
-CSS = Path(templates.__file__).with_name("page.css").read_text()
+CSS = (Path(render_module.__file__).parent / "pages" / "page.css").read_text()
 LIGHT, DARK = (dict(re.findall(r"--([\w-]+): (#\w+);", block)) for block in re.findall(r":root \{(.*?)\}", CSS, re.S))
 
 

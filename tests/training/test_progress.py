@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import rhn
 from rhn.checkpoint import CheckpointError, load_language_model
 from rhn.training.options import OptionError
-from rhn.training.plan import Plan
+from rhn.training.options.plan import Plan
 from rhn.training.run.checkpoint import TrainedModel, open_checkpoint
 from rhn.training.run.progress import Progress
 from rhn.training.run.start import _check_place

@@ -3,10 +3,10 @@ from typing import Any
 import pytest
 
 import rhn
-from rhn.training.help import describe_recipe
 from rhn.training.options import DEFAULTS
-from rhn.training.paper import PAPER, PAPER_ROWS, PaperRow, paper_result, published_for
 from rhn.training.recipes import RECIPES
+from rhn.training.recipes.published_scores import PAPER, PAPER_ROWS, PaperRow, paper_result, published_for
+from rhn.training.terminal.help import describe_recipe
 
 OF_THE_PAPER = [row for row in PAPER_ROWS if row.source == PAPER]
 OF_OTHERS = [row for row in PAPER_ROWS if row.source != PAPER]

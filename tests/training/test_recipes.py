@@ -3,14 +3,14 @@
 import pytest
 
 import rhn
-from rhn.training.help import describe_recipe
-from rhn.training.option_row import COMMANDS
 from rhn.training.options import DEFAULTS, OPTIONS, pick
-from rhn.training.paper import PAPER, PAPER_ROWS, PaperRow, paper_result, published_for
-from rhn.training.plan import Plan
+from rhn.training.options.plan import Plan
+from rhn.training.options.row import COMMANDS
 from rhn.training.recipes import RECIPES
-from rhn.training.tuned import TUNED
-from rhn.training.words import read_words
+from rhn.training.recipes.published_scores import PAPER, PAPER_ROWS, PaperRow, paper_result, published_for
+from rhn.training.recipes.tuned import TUNED
+from rhn.training.terminal.help import describe_recipe
+from rhn.training.terminal.read_words import read_words
 from rhn_datasets import CORPORA
 
 VOCABULARY = {"ptb": 10_000, "enwik8": 205, "text8": 27}

@@ -23,7 +23,7 @@ from rhn.training.search.command_line import run as run_command
 from rhn.training.search.folder import SearchFolder, Trial, best_of
 from rhn.training.search.request import Request, read_request
 from rhn.training.search.trials import MOST_STARTS, search
-from rhn.training.user_errors import RunInterruptedError
+from rhn.training.terminal.user_errors import RunInterruptedError
 
 TEXT = "the quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs.\n" * 30
 WORDS = [

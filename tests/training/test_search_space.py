@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 import rhn
-from rhn.training.option_row import COMMANDS
 from rhn.training.options import DEFAULTS, OPTIONS, OptionError, pick
-from rhn.training.plan import Plan
+from rhn.training.options.plan import Plan
+from rhn.training.options.row import COMMANDS
 from rhn.training.recipes import RECIPES
 from rhn.training.search.command_line import overview
+from rhn.training.search.named_spaces import SPACES
 from rhn.training.search.request import SEARCH_OPTIONS, read_request
 from rhn.training.search.space import Dimension, Space, read_dimension
-from rhn.training.search.spaces import SPACES
-from rhn.training.words import read_words
+from rhn.training.terminal.read_words import read_words
 
 RATE = "learning_rate=log(1e-3, 5e-3)"
 DRAWS = 2000

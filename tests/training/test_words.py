@@ -8,7 +8,7 @@ import pytest
 
 from rhn.training.options import ALIASES, DEFAULTS, OptionError
 from rhn.training.recipes import RECIPES
-from rhn.training.words import Words, as_words, read_words
+from rhn.training.terminal.read_words import Words, as_words, read_words
 
 VALUES = {"share_gate_masks": "False", "tie_weights": "False", "checkpoint": "a.safetensors", "other_bias": "uniform"}
 

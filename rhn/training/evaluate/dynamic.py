@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from rhn.backend import Model
 from rhn.spec.parameters import Parameters
-from rhn.training.console import say, shown_progress
 from rhn.training.evaluate.result import beside, write_result
 from rhn.training.evaluate.stream import evaluate
 from rhn.training.options import OPTIONS, OptionError, Options
 from rhn.training.run.checkpoint import open_checkpoint
 from rhn.training.score import UNITS, Score, score_of_pieces
+from rhn.training.terminal.console import say, shown_progress
 from rhn_datasets import DataError, windows
 
 # The rate for dynamic_rate=None. For "rms" it is the default of the authors' program, tuned for an LSTM on PTB. For

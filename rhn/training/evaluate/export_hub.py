@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from rhn.checkpoint import FILE_OF_FOLDER, save_checkpoint
 from rhn.files import remove_leftovers, write_atomically, written_whole
-from rhn.training.console import say
 from rhn.training.evaluate.result import beside
 from rhn.training.options import DEFAULTS, OPTIONS, OptionError
-from rhn.training.report.card import model_card
+from rhn.training.report.model_card import model_card
 from rhn.training.run.checkpoint import TrainedModel, described_options, named_checkpoint
+from rhn.training.terminal.console import say
 
 # What is told of the run: how it was trained, and no place on the machine that did it.
 _TOLD = tuple(

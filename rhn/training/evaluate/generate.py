@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from rhn.backend import Model
 from rhn.sampling import sample_tokens
-from rhn.training.console import say
 from rhn.training.options import OptionError
 from rhn.training.run.checkpoint import open_checkpoint
+from rhn.training.terminal.console import say
 from rhn_datasets import DataError
 from rhn_datasets.vocabulary import END_OF_LINE, Vocabulary
 

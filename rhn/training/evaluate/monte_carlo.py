@@ -23,13 +23,13 @@ from rhn.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from rhn.files import remove_leftovers
 from rhn.processes import ALONE, Processes, join_processes
 from rhn.spec.masks import DropRates, StreamMasks, sample_stream_masks
-from rhn.training.console import be_silent, say, shown_progress
 from rhn.training.evaluate.result import beside, png_of, write_result
 from rhn.training.evaluate.stream import evaluate
 from rhn.training.options import OptionError, Options, options_from
 from rhn.training.run.checkpoint import open_checkpoint
 from rhn.training.run.folder import one_writer
 from rhn.training.score import UNITS, Score, in_units, score_of_pieces
+from rhn.training.terminal.console import be_silent, say, shown_progress
 from rhn_datasets import windows
 
 # The authors' script drops passes with a larger perplexity, and clips mean probabilities to this distance from 0 and 1.

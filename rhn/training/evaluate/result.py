@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rhn.files import write_atomically
-from rhn.training.console import say
 from rhn.training.report.run import write_report
 from rhn.training.run.record import RunRecordError
+from rhn.training.terminal.console import say
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from rhn.backend import Model, State
 from rhn.spec.reference import cross_entropy
-from rhn.training.console import say, shown_progress
 from rhn.training.options import Options
 from rhn.training.run.checkpoint import open_checkpoint
 from rhn.training.score import Score, score_of_windows
+from rhn.training.terminal.console import say, shown_progress
 from rhn_datasets import Corpus, windows
 
 FULL_WINDOW = 100  # window length for a full stream; the score does not depend on it

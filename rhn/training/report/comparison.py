@@ -7,7 +7,7 @@ from typing import Any
 
 from rhn.markdown import table
 from rhn.training.report.charts import Line, line_chart, line_key
-from rhn.training.report.templates import render
+from rhn.training.report.render import render
 from rhn.training.run.record import RunRecord
 
 _ABSENT = "-"

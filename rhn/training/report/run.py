@@ -9,7 +9,7 @@ from typing import Any
 from rhn.files import write_atomically
 from rhn.training.options import DEFAULTS
 from rhn.training.report.charts import Chart, Line, line_chart, line_key
-from rhn.training.report.templates import render
+from rhn.training.report.render import render
 from rhn.training.run.record import RunRecord, read_run
 
 _PARTS = {"train (with dropout)": "train_nats", "valid": "valid_nats", "test": "test_nats"}

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rhn.files import write_atomically
 from rhn.text import one_line
 from rhn.training.options import DEFAULTS
-from rhn.training.report.templates import render
+from rhn.training.report.render import render
 from rhn.training.score import UNITS, in_units
 from rhn.training.search.folder import OUTCOMES, SearchFolder, Trial, best_of
 from rhn.training.search.request import Request

@@ -15,9 +15,9 @@ from rhn.processes import ALONE, Processes
 from rhn.spec.config import RHNConfig
 from rhn.spec.optimizers import PAPER_SGD, Optimizer
 from rhn.text import one_line
-from rhn.training.console import say
 from rhn.training.options import DEFAULTS, OPTIONS, OptionError, Options, options_from
-from rhn.training.plan import Plan
+from rhn.training.options.plan import Plan
+from rhn.training.terminal.console import say
 from rhn_datasets import Corpus, DataError, Vocabulary, load_corpus
 
 # The options that are read from a checkpoint: they describe its data and its model, and name no place to write to.

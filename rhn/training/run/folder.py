@@ -17,8 +17,8 @@ from rhn.checkpoint import package_version
 from rhn.files import remove_leftovers, write_atomically
 from rhn.machine import describe_machine
 from rhn.processes import ALONE, Processes
-from rhn.training.console import warnings_kept
 from rhn.training.options import OPTIONS, OptionError, Options, options_from
+from rhn.training.terminal.console import warnings_kept
 
 _LOCK = ".lock"
 # A folder with nothing else in it has seen no training step, and can be used again.

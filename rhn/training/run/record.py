@@ -12,7 +12,7 @@ from typing import Any
 
 from rhn.spec.arguments import check_integer, check_number
 from rhn.text import one_line
-from rhn.training.paper import PaperRow, paper_result
+from rhn.training.recipes.published_scores import PaperRow, paper_result
 from rhn.training.score import UNITS, in_units
 from rhn_datasets import CORPORA
 

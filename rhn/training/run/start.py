@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rhn.checkpoint import Checkpoint, CheckpointError
 from rhn.spec.config import RHNConfig
-from rhn.training.plan import Plan
+from rhn.training.options.plan import Plan
 from rhn.training.run.checkpoint import TrainedModel
 from rhn.training.run.folder import RunFolder
 from rhn.training.run.progress import Progress

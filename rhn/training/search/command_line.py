@@ -8,13 +8,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rhn.training.console import say
-from rhn.training.help import option_lines
+from rhn.training.search.named_spaces import SPACES
 from rhn.training.search.request import SEARCH_OPTIONS, read_request
 from rhn.training.search.space import EXPECTED
-from rhn.training.search.spaces import SPACES
 from rhn.training.search.trials import search
-from rhn.training.user_errors import with_user_errors
+from rhn.training.terminal.console import say
+from rhn.training.terminal.help import option_lines
+from rhn.training.terminal.user_errors import with_user_errors
 
 
 def run(backend: str, arguments: Sequence[str] | None = None) -> None:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rhn.training.accepted import either, folder_name, integer, one_of, path
-from rhn.training.option_row import Option, option
 from rhn.training.options import ALIASES, DEFAULTS, OPTIONS, OptionError, check_value, pick
-from rhn.training.plan import data_in_full
+from rhn.training.options.accepted import either, folder_name, integer, one_of, path
+from rhn.training.options.plan import data_in_full
+from rhn.training.options.row import Option, option
 from rhn.training.recipes import RECIPES
+from rhn.training.search.named_spaces import SPACES
 from rhn.training.search.space import Dimension, Space, is_form, may_be_searched, read_dimension
-from rhn.training.search.spaces import SPACES
-from rhn.training.words import as_words, nearest, read_words
+from rhn.training.terminal.read_words import as_words, nearest, read_words
 from rhn_datasets import CORPORA
 
 SAMPLERS = ("random", "tpe")

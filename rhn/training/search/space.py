@@ -18,7 +18,7 @@ from typing import Any
 
 from rhn.spec.arguments import is_number, refusal
 from rhn.training.options import ALIASES, OPTIONS, OptionError, check_value
-from rhn.training.words import nearest
+from rhn.training.terminal.read_words import nearest
 
 EXPECTED = "uniform(LOW, HIGH), log(LOW, HIGH) or choice(VALUE, VALUE, ...)"
 _FORM = re.compile(r"\w+\s*\(.*\)", re.DOTALL)

@@ -15,23 +15,23 @@ from rhn.preflight import PreflightError
 from rhn.processes import ProcessLostError, check_alone
 from rhn.spec.config import RHNConfig
 from rhn.text import one_line
-from rhn.training.console import say
 from rhn.training.loop import DivergedError
-from rhn.training.plan import Plan
+from rhn.training.options.plan import Plan
 from rhn.training.report.run import write_report
 from rhn.training.report.search import write_search_report
 from rhn.training.run.checkpoint import build_model
 from rhn.training.run.folder import RunFolder
 from rhn.training.run.record import RunRecord, RunRecordError, read_run
-from rhn.training.run.saved import LogScalar
+from rhn.training.run.saving import LogScalar
 from rhn.training.run.start import digest_of
 from rhn.training.score import UNITS, in_units
 from rhn.training.search.folder import SearchFolder, Trial, best_of
 from rhn.training.search.request import WITHOUT_EFFECT, Request
 from rhn.training.search.samplers import Sampler, sampler_for
+from rhn.training.terminal.console import say
+from rhn.training.terminal.user_errors import RunInterruptedError, sentence
 from rhn.training.train import check_lengths
 from rhn.training.train import train as train_model
-from rhn.training.user_errors import RunInterruptedError, sentence
 from rhn_datasets import Corpus, DataError, load_corpus
 
 Train = Callable[[str, Mapping[str, Any], Mapping[str, Any], LogScalar], Any]

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from rhn.spec.config import ACTIVATIONS
 from rhn.spec.optimizers import OPTIMIZERS
 from rhn.spec.parameters import INITIALIZERS
-from rhn.training.accepted import (
+from rhn.training.options.accepted import (
     either,
     flag,
     folder_name,
@@ -27,15 +27,15 @@ from rhn.training.accepted import (
     paths,
     text,
 )
-from rhn.training.option_row import COMPUTE, OPENS, TRAIN, Option
-from rhn.training.option_row import arithmetic as _arithmetic
-from rhn.training.option_row import data as _data
-from rhn.training.option_row import dropout as _dropout
-from rhn.training.option_row import model as _model
-from rhn.training.option_row import of as _of
-from rhn.training.option_row import option as _option
-from rhn.training.option_row import run as _run
-from rhn.training.option_row import training as _training
+from rhn.training.options.row import COMPUTE, OPENS, TRAIN, Option
+from rhn.training.options.row import arithmetic as _arithmetic
+from rhn.training.options.row import data as _data
+from rhn.training.options.row import dropout as _dropout
+from rhn.training.options.row import model as _model
+from rhn.training.options.row import of as _of
+from rhn.training.options.row import option as _option
+from rhn.training.options.row import run as _run
+from rhn.training.options.row import training as _training
 from rhn.training.schedules import SCHEDULES
 from rhn_datasets import CORPORA
 

@@ -1,4 +1,4 @@
-"""Makes pages from templates. All values are escaped, and an unknown name is an error."""
+"""Makes pages from the templates in the folder `pages`. All values are escaped, and an unknown name is an error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _escaped_for_markdown(value: Any) -> str:
 
 
 _SETTINGS: dict[str, Any] = {
-    "loader": FileSystemLoader(Path(__file__).parent, encoding="utf-8"),
+    "loader": FileSystemLoader(Path(__file__).with_name("pages"), encoding="utf-8"),
     "undefined": StrictUndefined,
     "trim_blocks": True,
     "lstrip_blocks": True,
@@ -33,7 +33,7 @@ _MARKDOWN.filters["indented"] = lambda text: Markup("\n".join(f"    {one_line(li
 
 
 def render(template: str, **values: Any) -> bytes:
-    """The page that the file `template` of this folder makes from `values`, as UTF-8: HTML, or Markdown (`.md.j2`)."""
+    """The page that a template of the folder `pages` makes from `values`, as UTF-8: HTML, or Markdown (`.md.j2`)."""
     environment = _MARKDOWN if template.endswith(".md.j2") else _HTML
     # A lone surrogate, from a folder name that is not UTF-8, cannot be encoded: it is written as an escape sequence.
     return environment.get_template(template).render(values).encode(errors="backslashreplace")

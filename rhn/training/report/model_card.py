@@ -17,12 +17,12 @@ from rhn.spec.parameters import parameter_count
 from rhn.text import one_line
 from rhn.training.evaluate.generate import default_prompt
 from rhn.training.options import DEFAULTS
-from rhn.training.report.templates import render
+from rhn.training.report.render import render
 from rhn.training.run.checkpoint import TrainedModel
 from rhn.training.run.record import RunRecord, read_run
 from rhn.training.run.start import progress_of
 from rhn.training.score import Score
-from rhn.training.words import as_words
+from rhn.training.terminal.read_words import as_words
 
 _TOKEN = {"word": "word", "char": "character", "byte": "byte"}
 _PORTS = ("torch", "tf", "jax")  # that have a command line

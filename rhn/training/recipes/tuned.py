@@ -2,7 +2,7 @@
 
 The others' programs average the loss over time, whereas this project sums it (SPEC.md 5.1). So their learning rates are
 divided by the window length, and their clip norm and weight decay are multiplied by it.
-Their published scores are rows of `rhn.training.paper`.
+Their published scores are rows of `rhn.training.recipes.published_scores`.
 """
 
 from __future__ import annotations

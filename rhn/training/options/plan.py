@@ -16,7 +16,7 @@ from rhn.spec.config import RHNConfig
 from rhn.spec.masks import DropRates
 from rhn.spec.optimizers import Optimizer
 from rhn.spec.parameters import Parameters, initial_parameters, parameter_count
-from rhn.training.options import OptionError, Options, options_from, pick
+from rhn.training.options.table import OptionError, Options, options_from, pick
 from rhn.training.schedules import Schedule
 from rhn_datasets import CORPORA
 

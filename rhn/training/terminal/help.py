@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from rhn.training.option_row import COMMANDS, Option
 from rhn.training.options import OPTIONS, OptionError, options_of
-from rhn.training.paper import paper_result, published_for
+from rhn.training.options.row import COMMANDS, Option
 from rhn.training.recipes import RECIPES
-from rhn.training.tuned import TUNED
+from rhn.training.recipes.published_scores import paper_result, published_for
+from rhn.training.recipes.tuned import TUNED
 
 _WIDTH = 110
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from rhn.backend import Model
 from rhn.spec.config import RHNConfig
 from rhn.spec.parameters import Parameters
-from rhn.training.console import say
+from rhn.training.evaluate.analyse.traces import layer_traces
 from rhn.training.evaluate.result import png_of
 from rhn.training.evaluate.stream import evaluate
-from rhn.training.evaluate.traces import layer_traces
 from rhn.training.score import UNITS, in_units
+from rhn.training.terminal.console import say
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)  # of the state norms
 

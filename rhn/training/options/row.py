@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from rhn.training.accepted import Accepted
+from rhn.training.options.accepted import Accepted
 
 # The commands and their meaning.
 COMMANDS = {

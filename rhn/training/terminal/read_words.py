@@ -14,8 +14,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from rhn.training.option_row import COMMANDS
 from rhn.training.options import ALIASES, OPTIONS, OptionError, check_value
+from rhn.training.options.row import COMMANDS
 
 CONFIG_FILES = (".json", ".yaml", ".yml")
 Take = Callable[[dict[str, Any], str, Any], None]  # puts an option, by name, among values

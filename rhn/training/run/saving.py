@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rhn.checkpoint import Checkpoint
-from rhn.training.console import say
 from rhn.training.run.folder import RunFolder
 from rhn.training.run.progress import Progress
 from rhn.training.score import UNITS, in_units
+from rhn.training.terminal.console import say
 
 METRICS = ("train_nats", "valid_nats", "test_nats", "learning_rate", "gradient_norm", "tokens_per_second")
 

@@ -6,8 +6,8 @@ import pytest
 from threads import Threads, in_threads
 
 from rhn.processes import ALONE
-from rhn.training import meetings
-from rhn.training.meetings import Meetings
+from rhn.training import joint_decisions
+from rhn.training.joint_decisions import Meetings
 
 
 def test_a_process_alone_gets_every_wish() -> None:
@@ -20,7 +20,7 @@ def test_a_process_alone_gets_every_wish() -> None:
 @pytest.mark.parametrize("who", [0, 1])
 def test_two_processes_stop_at_the_same_step(who: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever has to, though they do not meet at every step."""
-    monkeypatch.setattr(meetings, "SECONDS_BETWEEN_MEETINGS", 1e3)
+    monkeypatch.setattr(joint_decisions, "SECONDS_BETWEEN_MEETINGS", 1e3)
 
     def train(threads: Threads) -> tuple[int, int]:
         decisions = Meetings(threads)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rhn.spec.config import RHNConfig
 from rhn.spec.jacobian import gershgorin_discs, micro_step_jacobian, time_step_jacobian
-from rhn.training.evaluate.traces import LayerTrace, layer_traces
+from rhn.training.evaluate.analyse.traces import LayerTrace, layer_traces
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from rhn.backend import Model
 from rhn.spec.config import RHNConfig
 from rhn.spec.parameters import Parameters
-from rhn.training.console import say, shown_progress
 from rhn.training.evaluate.result import beside, write_result
 from rhn.training.evaluate.stream import FULL_WINDOW
 from rhn.training.run.checkpoint import build_model, open_checkpoint
 from rhn.training.score import UNITS, Score, score_of_windows
+from rhn.training.terminal.console import say, shown_progress
 from rhn_datasets import windows
 
 Array = NDArray[np.float64]

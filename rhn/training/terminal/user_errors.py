@@ -10,7 +10,7 @@ from typing import Any
 from rhn.preflight import PreflightError
 from rhn.processes import ProcessLostError
 from rhn.text import one_line
-from rhn.training.console import say
+from rhn.training.terminal.console import say
 from rhn_datasets import DataError
 
 # Errors that the user can fix; their message is one sentence. They include OptionError, CheckpointError, DivergedError.

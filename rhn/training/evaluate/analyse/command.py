@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rhn.training.console import say, shown_progress
-from rhn.training.evaluate.gates import PERCENTILES, analyse, gate_chart, print_gates
-from rhn.training.evaluate.jacobian import LayerJacobians, jacobian_chart, layer_jacobians
+from rhn.training.evaluate.analyse.gates import PERCENTILES, analyse, gate_chart, print_gates
+from rhn.training.evaluate.analyse.jacobian import LayerJacobians, jacobian_chart, layer_jacobians
 from rhn.training.evaluate.result import beside, write_result
 from rhn.training.run.checkpoint import OpenedCheckpoint, open_checkpoint
 from rhn.training.score import UNITS, in_units
+from rhn.training.terminal.console import say, shown_progress
 from rhn_datasets import Corpus
 
 
