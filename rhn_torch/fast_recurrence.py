@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from rhn_torch.compiled import compiled_recurrence
 from rhn_torch.fast_kernels import window_backward, window_forward
 from rhn_torch.precision import factor_dtype
+from rhn_torch.programs.compiled import compiled_recurrence
 from rhn_torch.recurrence import plain_recurrence
 
 

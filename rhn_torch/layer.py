@@ -18,8 +18,8 @@ from rhn.spec.layers import LayerConfig
 from rhn.spec.masks import VariationalMasks
 from rhn_torch.arguments import check_cell_masks, check_dtype, check_input, check_state, renamed
 from rhn_torch.cell import RHNCell
-from rhn_torch.exported import exported_recurrence
 from rhn_torch.fast_recurrence import fast_recurrence
+from rhn_torch.programs.exported import exported_recurrence
 from rhn_torch.recurrence import plain_recurrence
 from rhn_torch.sequences import (
     in_reading_order,

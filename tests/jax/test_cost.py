@@ -17,7 +17,7 @@ from jax.lax import DotAlgorithmPreset, Precision
 
 from rhn_jax import fast_recurrence
 from rhn_jax.backend import JaxBackend, JaxModel
-from rhn_jax.programs import log_likelihoods, train_step
+from rhn_jax.backend.programs import log_likelihoods, train_step
 from rhn_jax.update import Rates
 
 T, B, H, L = 5, 3, 4, 3

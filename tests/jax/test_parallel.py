@@ -11,9 +11,8 @@ import pytest
 from cases import make_case, relative_error
 from two_processes import Process, check_killed_as_two_resumed_by_one, free_address, start_each
 
-from rhn_jax import programs
-from rhn_jax.backend import JaxBackend
-from rhn_jax.parallel import JaxProcesses
+from rhn_jax.backend import JaxBackend, programs
+from rhn_jax.backend.processes import JaxProcesses
 from rhn_jax.update import Rates
 
 

@@ -16,7 +16,7 @@ from two_processes import Process, check_killed_as_two_resumed_by_one, free_addr
 from rhn.processes import ALONE, ProcessLostError
 from rhn_tf import parallel
 from rhn_tf.backend import TensorFlowBackend
-from rhn_tf.parallel import TensorFlowProcesses, lost_processes
+from rhn_tf.backend.processes import TensorFlowProcesses, lost_processes
 
 
 def tf_config(workers: Sequence[str], rank: int) -> str:

@@ -17,7 +17,7 @@ from two_processes import OPTIONS, Process, check_killed_as_two_resumed_by_one, 
 
 import rhn
 from rhn_torch.backend import TorchBackend
-from rhn_torch.parallel import TorchProcesses
+from rhn_torch.backend.processes import TorchProcesses
 
 
 def start_with_torchrun(words: Sequence[str]) -> tuple[Callable[[], object], Process]:

@@ -1,4 +1,4 @@
-"""The torch backend, as `rhn.training` and the conformance suite use it."""
+"""The torch backend and its language models, behind `rhn.backend.Backend` and `rhn.backend.Model`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from rhn.spec.layers import LayerConfig
 from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
+from rhn_torch.backend.layer import TorchLayer
+from rhn_torch.backend.processes import TorchProcesses, join_processes
 from rhn_torch.gpu.cuda_graph import StaticSteps
-from rhn_torch.layer_backend import TorchLayer
 from rhn_torch.model import RHNLanguageModel
-from rhn_torch.parallel import TorchProcesses, join_processes
 from rhn_torch.precision import Precision
 from rhn_torch.update import Update
 from rhn_torch.weights import mask_tensors, to_device, to_numpy, to_spec

@@ -15,8 +15,8 @@ from jax import Array
 from jax.sharding import Mesh
 
 from rhn.port_tools import NO_REGULARIZATION, Regularization, Window, rows_per_chunk
+from rhn_jax.backend.processes import sum_over_rows
 from rhn_jax.loss import cross_entropy
-from rhn_jax.parallel import sum_over_rows
 from rhn_jax.update import Memory, Rates, Update
 
 

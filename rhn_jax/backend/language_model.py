@@ -1,4 +1,4 @@
-"""The jax backend, as `rhn.training` and the conformance suite use it."""
+"""The jax backend and its language models, behind `rhn.backend.Backend` and `rhn.backend.Model`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from rhn.spec.layers import LayerConfig
 from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
-from rhn_jax import programs
-from rhn_jax.layer_backend import JaxLayer
+from rhn_jax.backend import programs
+from rhn_jax.backend.layer import JaxLayer
+from rhn_jax.backend.processes import JaxProcesses, join_processes, lost_processes
 from rhn_jax.model import RHNLanguageModel
-from rhn_jax.parallel import JaxProcesses, join_processes, lost_processes
 from rhn_jax.precision import Precision
 from rhn_jax.update import Memory, Rates, Update
 

@@ -1,4 +1,4 @@
-"""The tf backend, as `rhn.training` and the conformance suite use it."""
+"""The tf backend and its language models, behind `rhn.backend.Backend` and `rhn.backend.Model`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from rhn.spec.layers import LayerConfig
 from rhn.spec.masks import VariationalMasks
 from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
-from rhn_tf.layer_backend import TensorFlowLayer
+from rhn_tf.backend.layer import TensorFlowLayer
+from rhn_tf.backend.processes import TensorFlowProcesses, join_processes, lost_processes
 from rhn_tf.loss import cross_entropy
 from rhn_tf.model import RHNLanguageModel
-from rhn_tf.parallel import TensorFlowProcesses, join_processes, lost_processes
 from rhn_tf.precision import Precision
 from rhn_tf.update import Update
 from rhn_tf.weights import mask_tensors, to_spec
