@@ -7,6 +7,7 @@ from rhn.training.options import DEFAULTS, OPTIONS, pick
 from rhn.training.options.plan import Plan
 from rhn.training.options.row import COMMANDS
 from rhn.training.recipes import RECIPES
+from rhn.training.recipes.paper import PAPER_RECIPES
 from rhn.training.recipes.published_scores import PAPER, PAPER_ROWS, PaperRow, paper_result, published_for
 from rhn.training.recipes.tuned import TUNED
 from rhn.training.terminal.help import describe_recipe
@@ -15,7 +16,6 @@ from rhn_datasets import CORPORA
 
 VOCABULARY = {"ptb": 10_000, "enwik8": 205, "text8": 27}
 
-OF_THE_PAPER = [name for name in RECIPES if name != "demo" and name not in TUNED]
 # Of the recipes beyond the paper: the vocabulary, and the number of parameters.
 SIZES = {
     "ptb_ntasgd": (10_000, 23_482_400),
@@ -35,7 +35,7 @@ def options_of(name: str) -> dict:
     return {**DEFAULTS, **RECIPES[name]}
 
 
-@pytest.mark.parametrize("name", OF_THE_PAPER)
+@pytest.mark.parametrize("name", PAPER_RECIPES)
 def test_a_recipe_has_the_parameters_that_the_paper_prints(name: str) -> None:
     options = options_of(name)
     config = pick(rhn.RHNConfig, {**options, "vocab_size": VOCABULARY[options["dataset"]]})
@@ -57,7 +57,7 @@ def test_every_row_of_the_paper_has_a_recipe() -> None:
     def key(row: PaperRow) -> tuple:
         return row.dataset, row.depth, row.units, row.tied
 
-    covered = {key(row) for name in OF_THE_PAPER if (row := paper_result(options_of(name)))}
+    covered = {key(row) for name in PAPER_RECIPES if (row := paper_result(options_of(name)))}
     assert covered == {key(row) for row in PAPER_ROWS if row.source == PAPER}
 
 
