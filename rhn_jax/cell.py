@@ -46,7 +46,7 @@ class RHNCell(nnx.RNNCellBase):
         init_scale: parameters start uniform in (-init_scale, init_scale), except for the transform bias.
         transform_bias: initial value of the transform gates' bias, which is learned.
         kernel_init, recurrent_kernel_init, bias_init: initialisers, as in Flax's cells, that replace the uniform ones:
-            for `input_weight`, each of `recurrent_weights`, and `bias` except its transform gates.
+            for `input_weight`, each of `recurrent_weights`, and `bias` except for the transform gates.
         carry_init: initialiser of the carry; None is zeros.
         dtype: dtype of the computation, of outputs and of the carry; None is `param_dtype`.
         param_dtype: dtype of the parameters.
@@ -167,7 +167,7 @@ class RHNCell(nnx.RNNCellBase):
         """The state (..., H) before the first time step, for inputs of shape (..., E): zeros, or by `carry_init`.
 
         Raises:
-            ValueError: there is an initialiser, and no `rngs` to draw by.
+            ValueError: there is an initialiser, and no `rngs` to draw with.
         """
         shape = (*input_shape[:-1], self.hidden_size)
         carry_init = self.carry_init if carry_init is None else carry_init
@@ -189,7 +189,7 @@ class RHNCell(nnx.RNNCellBase):
 
     @property
     def compute_dtype(self) -> DTypeLike:
-        """Of the computation: `dtype`, or the dtype of the parameters."""
+        """The dtype of the computation: `dtype`, or the dtype of the parameters."""
         return self.bias.dtype if self.dtype is None else self.dtype
 
     @property

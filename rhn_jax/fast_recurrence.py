@@ -32,7 +32,7 @@ _ACTIVATION_SLOPE: dict[str, Activation] = {
 # Rows (time x batch) that the backward treats at a time, at least. Enough to keep the weight gradients' matrix products
 # efficient; few enough that its buffers stay small beside what the forward saved.
 _SLICE_ROWS = 512
-# On a CPU, XLA multiplies faster by a large matrix that it finds transposed. So many rows make up for transposing it.
+# On a CPU, XLA multiplies faster by a large matrix that is stored transposed. From so many rows on it pays off.
 _ROWS_WORTH_A_TRANSPOSE = 100
 
 
@@ -84,7 +84,7 @@ def fast_recurrence(
 
 @contextmanager
 def _reverse_mode_only() -> Iterator[None]:
-    """Say what to do instead, where JAX says that it cannot apply forward mode."""
+    """Where JAX says that it cannot apply forward mode, say what to do instead."""
     try:
         yield
     except TypeError as error:
@@ -96,7 +96,7 @@ def _reverse_mode_only() -> Iterator[None]:
 
 
 class _Inputs(NamedTuple):
-    """What `plain_recurrence` takes as arrays."""
+    """The arrays among the arguments of `plain_recurrence`."""
 
     projected: Array
     state: Array
@@ -134,7 +134,7 @@ def _forward(activation: str, inputs: _Inputs, keep_gates: bool) -> tuple[Array,
     projected, state, weights, biases, state_mask, valid, update_mask = inputs
     blocks_of_weights = [_blocks(weight, state_mask) for weight in weights]  # [micro-step][mask] (H, G*H / M)
     transpose = _has_fixed_sizes(projected) and math.prod(projected.shape[:-1]) >= _ROWS_WORTH_A_TRANSPOSE
-    if transpose:  # and back in the loop, where the product does it
+    if transpose:  # transposed back within the loop, as a part of the product
         blocks_of_weights = [[block.T for block in blocks] for blocks in blocks_of_weights]
 
     def time_step(
@@ -165,7 +165,7 @@ def _fast_recurrence(activation: str, recompute: bool, inputs: _Inputs) -> Array
 
 
 class _Residuals(NamedTuple):
-    """What the forward leaves to the backward; with `recompute` no gates, but what they are computed from."""
+    """What the forward keeps for the backward; with `recompute` no gates, but the arrays to compute them from."""
 
     projected: Array | None
     weights: tuple[Array, ...]
@@ -201,7 +201,7 @@ def _fast_backward(activation: str, recompute: bool, residuals: _Residuals, d_ou
         d_s, d_mask, d_update = carry  # (B, H), (M, B, H), (B, H)
         d_output, valid_now, states_now, gates_now = now
         d_s = d_after = d_s + d_output
-        if valid_now is not None:  # a held state hands its gradient to the state before, and nothing to the gates
+        if valid_now is not None:  # a held state passes its gradient on to the state before, and nothing to the gates
             d_s = jnp.where(valid_now, d_s, 0)
         d_z_of_micro_steps = []
         for micro_step in reversed(range(len(weights))):
@@ -238,20 +238,20 @@ def _masked_update(x: Array, update_mask: Array | None) -> Array:
 
 
 def _has_fixed_sizes(array: Array) -> bool:
-    """False where `jax.export` leaves a size open: it is a symbol then, and cannot be compared with a number."""
+    """False if `jax.export` leaves a size open: then the size is a symbol, which cannot be compared with a number."""
     return all(isinstance(size, int) for size in array.shape)
 
 
 def _blocks(weight: Array, mask: Array | None) -> list[Array]:
-    """`weight` (features, G*H) cut into the columns that each mask is for; whole if there is but one, or none.
+    """`weight` (features, G*H), cut into the columns that belong to each mask; whole if there is one mask or none.
 
-    Done once per window: XLA does not move the copies that it costs out of a loop.
+    Done once per window, because XLA would not move these copies out of a loop.
     """
     return [weight] if mask is None else jnp.split(weight, len(mask), axis=1)
 
 
 def _masked_linear(x: Array, blocks: Sequence[Array], mask: Array | None) -> Array:
-    """`masked_linear` of a weight that `_blocks` has cut."""
+    """`masked_linear` with a weight that `_blocks` has cut."""
     if mask is None:
         return x @ blocks[0]
     return jnp.concatenate([(x * m) @ block for m, block in zip(mask, blocks, strict=True)], axis=-1)

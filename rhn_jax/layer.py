@@ -142,15 +142,15 @@ class RHN(nnx.Module):
             seq_lengths: (B,) valid time steps of each sequence, from 0 to T; None is T. Each is computed as if it were
                 alone and cut to its length: outputs after its end are 0, and its last state is the one after its last
                 valid step. Nothing depends on the padding.
-            return_carry: answer (carry, outputs).
+            return_carry: return (carry, outputs).
             time_major: see `inputs`.
             reverse: read the valid time steps from the last to the first.
             keep_order: with `reverse`, outputs in the order of time; otherwise in the order of reading.
-            deterministic: True is no dropout, False is dropout; None is what the layer is set to.
-            masks: in place of dropout, of which `input`, `state` and `update` are used, per layer and direction
+            deterministic: True is no dropout, False is dropout; None is the layer's own setting.
+            masks: masks that replace dropout, of which `input`, `state` and `update` are used: per layer and direction
                 (M, B, E_i), (M, B, H) and (B, H), M = 1 if the gates share a mask, else G. A layer that reads forwards
                 also takes `input` per time step, (M, B, T, E_i).
-            rngs: draw the dropout masks and, if there is a `carry_init`, the carry; None is what the layer holds.
+            rngs: streams for the dropout masks and, with a `carry_init`, for the carry; None is the layer's own.
 
         Returns:
             outputs: (B, T, H), or (T, B, H); with both directions (..., 2H).
@@ -251,8 +251,8 @@ class RHN(nnx.Module):
         valid: Array | None,
         backwards: bool,
     ) -> tuple[Array, Array]:
-        """Of one cell the states (T, B, H), in the order of time, and the last that it comes to (B, H)."""
-        if backwards:  # the padding comes first then, and the state is held through it
+        """The states of one cell (T, B, H), in the order of time, and the last state that it reads (B, H)."""
+        if backwards:  # then the padding comes first, and the state is held through it
             x, valid = jax.tree.map(lambda a: jnp.flip(a, axis=0), (x, valid))
         input_mask, state_mask, update_mask = masks  # (M, B, E_i), (M, B, H), (B, H)
         if input_mask is not None and input_mask.ndim == x.ndim + 1:

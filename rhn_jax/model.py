@@ -43,7 +43,7 @@ class RHNLanguageModel(nnx.Module):
 
     Args:
         config: the architecture.
-        init_scale, param_dtype, rngs, layer_options: see `RHN` and `RHNCell`; `layer_options` are all others.
+        init_scale, param_dtype, rngs, layer_options: see `RHN` and `RHNCell`; `layer_options` are all other arguments.
 
     Attributes:
         embedding: (V, E); also the softmax weight if weights are tied.
@@ -120,7 +120,7 @@ class RHNLanguageModel(nnx.Module):
         masks: VariationalMasks | None = None,
         length: Array | None = None,
     ) -> Top:
-        """All below the softmax; arguments as in `__call__`. Time steps after `length`, (), are padding."""
+        """Everything below the softmax; arguments as in `__call__`. Time steps after `length`, (), are padding."""
         masks = NO_MASKS if masks is None else masks
         check_masks(self.config, masks, *tokens.shape)
         embedding = self.embedding[...]  # (V, E)

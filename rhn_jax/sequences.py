@@ -13,7 +13,7 @@ def check_lengths(lengths: ArrayLike, time: int, batch: tuple[int, ...]) -> Arra
     """`lengths` (B,) as an array of JAX.
 
     Raises:
-        ValueError: they are not integers, one per sequence, or (where their values are known) not from 0 to T.
+        ValueError: they are not one integer per sequence; or their values are known, and one is not from 0 to T.
     """
     array = lengths if isinstance(lengths, jax.Array) else np.asarray(lengths)
     if array.shape != batch or not jnp.issubdtype(array.dtype, jnp.integer):
@@ -22,9 +22,7 @@ def check_lengths(lengths: ArrayLike, time: int, batch: tuple[int, ...]) -> Arra
             f" sequence, of shape {batch}"
         )
     if not isinstance(array, jax.core.Tracer) and isinstance(time, int) and array.size > 0:
-        values = np.asarray(
-            array
-        )  # by NumPy: within a function that is traced, JAX would only note the comparison down
+        values = np.asarray(array)  # by NumPy: within a traced function, JAX would only record the comparison
         if values.min() < 0 or values.max() > time:
             raise ValueError(
                 f"seq_lengths from {values.min()} to {values.max()} is not accepted: expected integers from 0 to {time}"
@@ -38,7 +36,7 @@ def valid_steps(x: Array, lengths: Array) -> Array:
 
 
 def in_order_of_reading(x: Array, lengths: Array | None) -> Array:
-    """The valid steps of x (T, B, features) from the last to the first; the padding, if any, stays at the end."""
+    """x (T, B, features) with its valid steps from the last to the first; any padding stays at the end."""
     if lengths is None:
         return jnp.flip(x, axis=0)
     steps, ends = _steps(x), lengths[..., None]  # (T, 1, 1), (B, 1)
@@ -46,5 +44,5 @@ def in_order_of_reading(x: Array, lengths: Array | None) -> Array:
 
 
 def _steps(x: Array) -> Array:
-    """The number of each time step of x (T, B, features), to stand beside it: (T, 1, ..., 1)."""
+    """The number of each time step of x (T, B, features), with axes to broadcast: (T, 1, ..., 1)."""
     return jnp.arange(x.shape[0]).reshape(-1, *[1] * (x.ndim - 1))

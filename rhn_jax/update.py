@@ -101,7 +101,7 @@ class Update:
         return pack_optimizer_state(remembered)
 
     def _transformation(self, rates: Rates) -> optax.GradientTransformation:
-        """From gradients to what is added to the parameters. `rates` may be tracers."""
+        """The transformation of gradients into the change of the parameters. `rates` may be tracers."""
         optimizer = self.optimizer
         steps = [optax.clip_by_global_norm(rates.max_grad_norm)]
         if optimizer.max_grad_value is not None:

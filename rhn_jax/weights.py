@@ -43,7 +43,7 @@ def put(parameter: nnx.Param[Array], value: NDArray) -> None:
 
 
 def copy_of(parameter: nnx.Param[Array]) -> NDArray:
-    """A parameter's value as a NumPy array of its own; float32 where NumPy has not its dtype, as bfloat16."""
+    """A copy of a parameter's value as a NumPy array; float32 if NumPy does not have its dtype, as for bfloat16."""
     known = np.issubdtype(parameter.dtype, np.floating)
     return np.array(parameter, parameter.dtype if known else np.float32, order="C")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell  # keras.layers.RNN knows by it whose masks to reset
+from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell  # keras.layers.RNN resets the masks of such cells
 
 from rhn.spec.arguments import check_choice, check_flag, check_fraction, check_number, check_size
 from rhn.spec.config import ACTIVATIONS
@@ -14,7 +14,7 @@ from rhn_tf.precision import Precision
 from rhn_tf.recurrence import masked_linear, time_step
 
 _MATMUL_DTYPES = (None, "bfloat16", "float16")
-_OF_KERAS = tuple(  # what `keras.layers.GRU` takes for each of its kinds of weights
+_OF_KERAS = tuple(  # the arguments of `keras.layers.GRU` for each kind of weight
     f"{weight}_{kind}"
     for kind in ("initializer", "regularizer", "constraint")
     for weight in ("kernel", "recurrent", "bias")
@@ -50,7 +50,7 @@ class RHNCell(keras.layers.Layer, DropoutRNNCell):
         init_scale: parameters start uniform in (-init_scale, init_scale), except for the transform bias.
         transform_bias: initial value of the transform gates' bias, which is learned.
         kernel_initializer, recurrent_initializer, bias_initializer: Keras initializers that replace `init_scale` for
-            the input weight, each recurrent weight, and all biases except the transform gates'.
+            the input weight, each recurrent weight, and all biases except those of the transform gates.
         kernel_regularizer, recurrent_regularizer, bias_regularizer: Keras regularizers.
         kernel_constraint, recurrent_constraint, bias_constraint: Keras constraints.
         drop_input, drop_state, drop_update: rates of variational dropout in training: of the input, of the state as
@@ -190,7 +190,7 @@ class RHNCell(keras.layers.Layer, DropoutRNNCell):
             states: (B, H), the state before; or a list of only that.
             input_mask: (M, B, E) multiplies the inputs; M = 1 if the gates share it, else G.
             state_mask: (M, B, H) multiplies what the gates see of the state, at every micro-step.
-            training: whether to drop at the layer's rates where no mask is given. The masks that are drawn stay until
+            training: whether to drop at the layer's rates where no mask is given. Drawn masks are kept until
                 `reset_dropout_mask` and `reset_recurrent_dropout_mask`, which `keras.layers.RNN` calls.
             update_mask: (B, H) multiplies the candidate h, at every micro-step.
         """
@@ -282,15 +282,15 @@ class RHNCell(keras.layers.Layer, DropoutRNNCell):
         return super().get_config() | options
 
     def _values(self, initializer: Any, step: int) -> Any:
-        """What draws the weight of one micro-step: `initializer`, or one of `init_scale`.
+        """The initializer of one micro-step's weight: `initializer`, or a uniform one with `init_scale`.
 
-        A new one for each weight: an initializer gives the same values whenever it is called, and so do two of one
-        seed.
+        Each weight needs a new one: an initializer gives the same values whenever it is called, and so do two
+        initializers with the same seed.
         """
         if initializer is None:
             return keras.initializers.RandomUniform(-self.init_scale, self.init_scale)
         if not isinstance(initializer, keras.initializers.Initializer):
-            return initializer  # a function of the user's
+            return initializer  # a user's own function
         config = initializer.get_config()
         if isinstance(config.get("seed"), int):
             config["seed"] += step
@@ -306,7 +306,7 @@ class RHNCell(keras.layers.Layer, DropoutRNNCell):
 
 
 def _rate(name: str, rate: float, name_in_keras: str, rate_in_keras: float) -> float:
-    """The rate that is given by either name."""
+    """The rate, given by either name."""
     check_fraction(name, rate)
     check_fraction(name_in_keras, rate_in_keras)
     if rate and rate_in_keras:

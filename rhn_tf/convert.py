@@ -32,7 +32,7 @@ from rhn.checkpoint import CheckpointError, save_checkpoint
 from rhn.spec.config import RHNConfig
 from rhn.spec.parameters import Parameters, parameter_count
 
-# State of the training rather than weights: the authors' learning rate, and what optimisers of TensorFlow add.
+# State of the training, not weights: the authors' learning rate, and variables of TensorFlow's optimisers.
 _TRAINING_STATE = re.compile(r"(.*/)?(Variable|global_step|beta[12]_power|Momentum|Adagrad|Adam|RMSProp)(_\d+)?")
 
 
@@ -79,7 +79,7 @@ def convert_variables(variables: Mapping[str, NDArray]) -> tuple[RHNConfig, Para
 
 
 def _infer_config(weights: Mapping[str, NDArray]) -> RHNConfig:
-    """Sizes from shapes, numbers of layers and micro-steps from names; `_check_weights` finds what does not fit."""
+    """Sizes from shapes, numbers of layers and micro-steps from names; `_check_weights` finds whatever does not fit."""
     embedding = weights.get("model/embedding")  # (V, E)
     bias = weights.get("model/RHN0/h_0/Linear/Bias")  # (H,)
     if embedding is None or embedding.ndim != 2 or bias is None or bias.ndim != 1:
@@ -96,7 +96,7 @@ def _infer_config(weights: Mapping[str, NDArray]) -> RHNConfig:
         recurrence_depth=1 + max(int(match[2]) for match in cells),
         num_layers=1 + max(int(match[1]) for match in cells),
         embedding_size=width,
-        # An embedding narrower than the layers cannot be tied: without a softmax weight, that one is missing.
+        # An embedding narrower than the layers cannot be tied: then a softmax weight is missing.
         tie_weights="model/softmax_w" not in weights and width == hidden_size,
     )
 
@@ -161,7 +161,7 @@ def _name(layer: int, gate: str, micro_step: int, kind: str) -> str:
 
 
 def _metadata(config: RHNConfig, vocabulary: Any, data_options: Mapping[str, Any]) -> dict[str, Any]:
-    """What `rhn.training` stores with a checkpoint, as far as it is known here."""
+    """The metadata that `rhn.training` stores with a checkpoint, as far as they are known here."""
     metadata: dict[str, Any] = {"backend": "the authors' TensorFlow program", "config": config.to_dict()}
     if vocabulary is not None:
         metadata["options"] = {**config.to_dict(), **data_options}
@@ -171,7 +171,7 @@ def _metadata(config: RHNConfig, vocabulary: Any, data_options: Mapping[str, Any
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line; `arguments` are the words after the program's name (None: the process's)."""
-    from rhn_datasets import CORPORA, DataError, load_corpus  # of use to this command, not to the port
+    from rhn_datasets import CORPORA, DataError, load_corpus  # needed by this command only, not by the port
 
     parser = argparse.ArgumentParser(prog="rhn-convert", description=__doc__.partition("\n")[0])
     parser.add_argument("checkpoint", help="TensorFlow checkpoint (V2), without .index or .data-00000-of-00001")
@@ -181,7 +181,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--level", help="word, char or byte, where the data leave a choice")
     given = parser.parse_args(arguments)
     data_options = {"dataset": given.dataset, "data_path": given.data_path, "level": given.level}
-    vocabulary = None  # the symbols of the corpus in the order of the ids, which is the authors'
+    vocabulary = None  # the symbols of the corpus in the order of their ids, which is the authors' order
     try:
         config, parameters, left_out = convert_variables(read_variables(given.checkpoint))
         if given.dataset is not None:

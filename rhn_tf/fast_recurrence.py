@@ -3,7 +3,7 @@
 Forward and backward are a `tf.while_loop` over time with the micro-steps unrolled inside. They run eagerly, in a
 `tf.function` and with `jit_compile=True`. They are fast under XLA, on the CPU too: its matrix products in a loop are as
 fast as TensorFlow's own outside of one, and it fuses everything between two products. So this code does not try to save
-elementwise operations: what the backward needs of a micro-step is computed when it is needed, not in bulk.
+elementwise operations: the backward computes its factors micro-step by micro-step, not in bulk.
 
 Shapes: as in `recurrence.py`.
 """
@@ -30,7 +30,7 @@ _SLOPE: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
 # Rows (time x batch) that the backward treats at a time, at least. Enough to keep the weight gradients' matrix products
 # efficient; few enough that its buffers stay small beside what the forward saved.
 _SLICE_ROWS = 1024
-# Rows that make up for transposing the weights.
+# Number of rows from which transposing the weights pays off.
 _ROWS_WORTH_A_TRANSPOSE = 500
 
 _NO_SECOND_DERIVATIVE = "fast_recurrence has no second derivative: use plain_recurrence (recurrence='plain')"
@@ -90,8 +90,8 @@ def fast_recurrence(
         def gradient(d_outputs: tf.Tensor) -> list[tf.Tensor]:
             before = tf.concat([state[tf.newaxis], outputs[:-1]], axis=0)  # (T, B, H)
             starts = [before, *ends[:-1]]  # per micro-step (T, B, H)
-            # Recomputed step by step, too: one product per micro-step for all time steps is no faster here, and brings
-            # back the very arrays that were not to be kept.
+            # The gates are recomputed step by step: one product per micro-step for all time steps is no faster, and
+            # needs the very arrays that should not be kept.
             gates_at = compute_gates if recompute else kept_gates
             through = partial(_micro_step_gradient, activation=activation, update_mask=update_mask)
             gradients = _backward_in_slices(d_outputs, starts, gates_at, valid, recurrent, through)
@@ -127,7 +127,7 @@ def _forward(
 ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
     """Per micro-step the states that it ends with (T, B, H) and, if they are kept, the gates (T, B, G*H).
 
-    The states of the last micro-step are those after the time step: where that is not valid, the state before it.
+    The states of the last micro-step are the states after the time step; if it is not valid, the state before it.
     """
     length = tf.shape(projected)[0]
 
@@ -159,7 +159,7 @@ def _backward_in_slices(
     recurrent: Sequence[_RecurrentProjection],
     through: Callable[..., tuple[tf.Tensor, tf.Tensor]],
 ) -> tuple[tf.Tensor, ...]:
-    """As `_backward` from a zero `d_state` on, in memory for the gates' gradients in one slice of a long window."""
+    """As `_backward` with a zero `d_state`; a long window is cut into slices, to save memory for gradients."""
     no_gradient = tf.zeros_like(d_outputs[0])  # (B, H)
     length, batch_size = d_outputs.shape[:2]
     # A window of unknown size is taken whole: only what is compiled for one size can be long.
@@ -209,8 +209,8 @@ def _backward(
 ) -> tuple[tf.Tensor, ...]:
     """Gradients of projected, state, biases and of every recurrent weight.
 
-    `d_state` (B, H) is the gradient of the state after the window but for what the outputs bring; `starts` are per
-    micro-step (T, B, H), the state that each starts from; `through` is `_micro_step_gradient` with its options.
+    `d_state` (B, H) is the gradient of the state after the window, without the part from the outputs; `starts` are per
+    micro-step (T, B, H), the states before it; `through` is `_micro_step_gradient` with its options.
     """
     length, depth = tf.shape(d_outputs)[0], len(recurrent)
 
@@ -241,7 +241,7 @@ def _backward(
 def _micro_step_gradient(
     d_s: tf.Tensor, s: tf.Tensor, gates: list[tf.Tensor], activation: str, update_mask: tf.Tensor | None
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """What reaches the state before a micro-step along the carry (B, H), and the gradient of the gates' arguments.
+    """Gradients of the state before a micro-step, along the carry only (B, H), and of the gates' arguments.
 
     Args:
         d_s: (B, H) gradient of the state after the micro-step.
@@ -262,9 +262,9 @@ def _micro_step_gradient(
 
 
 class _RecurrentProjection:
-    """What one recurrent weight (H, G*H) does: one matrix product per mask, on blocks that are cut out once.
+    """Products with one recurrent weight (H, G*H): one per mask, on blocks that are cut out once.
 
-    On a CPU, XLA multiplies faster by a large matrix that it finds transposed: the backward does, and so does the
+    On a CPU, XLA multiplies faster by a large matrix that is stored transposed: the backward uses one, and so does the
     forward of a window that has enough rows.
     """
 

@@ -139,7 +139,7 @@ class RHN(keras.layers.Layer):
             )
             for layer in range(num_layers)
         ]
-        for name in OPTIONS:  # the layer has them as attributes, as `keras.layers.GRU` has those of its cell
+        for name in OPTIONS:  # the layer has them as attributes, as `keras.layers.GRU` has the attributes of its cell
             setattr(self, name, getattr(self.cells[0], name))
         self.supports_masking = True
         self.input_spec = keras.layers.InputSpec(ndim=3)
@@ -172,18 +172,18 @@ class RHN(keras.layers.Layer):
 
         Args:
             sequences: (B, T, E).
-            initial_state: per layer (B, H), or that alone if there is one layer; None is zero, or what a stateful layer
-                has kept.
+            initial_state: per layer (B, H); a single tensor for one layer; None is zero, or the state that a stateful
+                layer has kept.
             mask: (B, T) truth values; a time step where it is False is skipped: the state is held, and nothing depends
-                on what stands there (SPEC.md 7.2). None: none is skipped.
+                on its input (SPEC.md 7.2). None: no time step is skipped.
             training: whether to draw dropout masks, at the layer's rates.
-            masks: variational dropout by masks of one's own, of which `input`, `state` and `update` are used: per layer
-                (M, B, E_i), (M, B, H) and (B, H), M = 1 if the gates share a mask, else G; a layer that reads forwards
-                also takes `input` per time step, (M, B, T, E_i). Tensors or NumPy arrays. They take the place of those
-                that `training` would draw.
+            masks: masks of variational dropout, which replace the masks that `training` would draw; `input`, `state`
+                and `update` are used: per layer (M, B, E_i), (M, B, H) and (B, H), M = 1 if the gates share a mask,
+                else G. Tensors or NumPy arrays. A layer that reads forwards also takes `input` per time step,
+                (M, B, T, E_i).
 
         Returns:
-            (B, T, H) if `return_sequences`, else (B, H). With `return_state` a tuple of that and per layer (B, H).
+            (B, T, H) if `return_sequences`, else (B, H). With `return_state` a tuple of it and, per layer, (B, H).
 
         Raises:
             ValueError: states or masks do not fit the layer, or there is no time step.
@@ -200,7 +200,7 @@ class RHN(keras.layers.Layer):
         x = tf.transpose(tf.cast(sequences, self.compute_dtype), (1, 0, 2))  # (T, B, E)
         valid = None if mask is None else tf.transpose(tf.cast(mask, tf.bool))[:, :, tf.newaxis]  # (T, B, 1)
         if valid is not None:
-            x = tf.where(valid, x, tf.zeros_like(x))  # not even a NaN in the padding shows anywhere
+            x = tf.where(valid, x, tf.zeros_like(x))  # so that not even a NaN in the padding has an effect
         if self.go_backwards:
             x, valid = tf.reverse(x, [0]), None if valid is None else tf.reverse(valid, [0])
         recurrence = partial(plain_recurrence, unroll=True) if self.unroll else RECURRENCES[self.recurrence]
@@ -257,7 +257,7 @@ class RHN(keras.layers.Layer):
         return export_parameters(self)
 
     def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
-        """Copy in the tensors of `rhn.spec.layers`; a layer that is not built yet becomes so.
+        """Load copies of the tensors of `rhn.spec.layers`; a layer that is not built yet is built.
 
         Raises:
             ValueError: they do not fit the layer.

@@ -129,7 +129,7 @@ class RHNLanguageModel(keras.Model):
     ) -> Any:
         """Logits (B, T, V) of the next token at every position, and per layer the state (B, H) after the window.
 
-        One flat tuple, `logits, *state = model(tokens)`, as Keras' recurrent layers and SavedModel have it; the logits
+        One flat tuple, `logits, *state = model(tokens)`, as in Keras' recurrent layers and SavedModel; the logits
         alone if not `return_state`.
 
         Args:
@@ -137,7 +137,7 @@ class RHNLanguageModel(keras.Model):
             state: per layer (B, H), the state before the window; None is zero.
             masks: of tensors or NumPy arrays; None drops nothing.
         """
-        tokens = tf.cast(tokens, tf.int32)  # Keras exports a model's inputs as floats where it is not told otherwise
+        tokens = tf.cast(tokens, tf.int32)  # by default, Keras exports a model's inputs as floats
         top = self.top(tokens, state, masks)
         logits = self.logits(top.masked)
         return (logits, *top.state) if self.return_state else logits
@@ -149,7 +149,7 @@ class RHNLanguageModel(keras.Model):
         masks: VariationalMasks | None = None,
         length: tf.Tensor | None = None,
     ) -> Top:
-        """All below the softmax; arguments as in `call`. With a `length`, (), only so many time steps are there."""
+        """Everything below the softmax; arguments as in `call`. Time steps after `length`, (), are padding."""
         masks = mask_tensors(masks, self.compute_dtype)
         x = tf.gather(self.embedding, tokens)  # (B, T, E)
         if masks.embedding is not None:
@@ -175,8 +175,8 @@ class RHNLanguageModel(keras.Model):
     def training_loss(
         self, window: Window, regularization: Regularization = NO_REGULARIZATION
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        """Loss, summed over the window and mean over the batch; what is differentiated, with the regularisation of
-        activations; and the state."""
+        """Loss, summed over the window, mean over the batch; the differentiated loss, which has the regularisation of
+        activations too; and the state."""
         tokens, targets, state, masks, length = window
         top = self.top(tokens, state, masks, length)
         nll = cross_entropy(self.logits(top.masked), targets)  # (B, T)
@@ -213,7 +213,7 @@ class RHNLanguageModel(keras.Model):
 
     @property
     def parameters(self) -> list[keras.Variable]:
-        """Every trained variable: embedding, softmax, and layer by layer those of the cell."""
+        """Every trained variable: embedding, softmax, and layer by layer the variables of the cell."""
         own = (self.embedding, self.softmax_weight, self.softmax_bias, self.projection_weight)
         return [
             *(p for p in own if p is not None),
@@ -257,7 +257,7 @@ class RHNLanguageModel(keras.Model):
         return list(sample_tokens(step, prompt, length, temperature=temperature, top_k=top_k, seed=seed))
 
     def load_parameters(self, parameters: Mapping[str, NDArray]) -> None:
-        """Copy in the tensors of `rhn.spec.parameters`; a model that is not built yet becomes so.
+        """Load copies of the tensors of `rhn.spec.parameters`; a model that is not built yet is built.
 
         Raises:
             ValueError: they do not fit the configuration.
@@ -279,7 +279,7 @@ class RHNLanguageModel(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> RHNLanguageModel:
-        """A new model from what `get_config` gave; its parameters are drawn anew."""
+        """A new model from the values of `get_config`; its parameters are drawn anew."""
         return cls(**(config | {"config": RHNConfig(**config["config"])}))
 
     def _add_uniform(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
@@ -287,7 +287,7 @@ class RHNLanguageModel(keras.Model):
         return self.add_weight(shape=shape, initializer=initializer, name=name)
 
     def _scored(self, y: Any, y_pred: Any) -> Any:
-        """What is compared with the targets `y`: a target for each output, or one for the logits."""
+        """The outputs to compare with the targets `y`: all of them if each has a target, else the logits."""
         return y_pred[0] if self.return_state and not isinstance(y, list | tuple) else y_pred
 
     def _softmax_projection(self, top: tf.Tensor) -> tf.Tensor:

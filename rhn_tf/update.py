@@ -76,7 +76,7 @@ class Update:
         )
 
     def _variables(self, tensors: Tensors | None) -> list[tf.Variable]:
-        """One per parameter: `tensors` by the names of the specification, or zeros."""
+        """One variable per parameter: `tensors` by the names of the specification, or zeros."""
         values = [np.zeros(p.shape) for p in self._parameters] if tensors is None else from_spec(self._config, tensors)
         return [tf.Variable(value, dtype=p.dtype) for value, p in zip(values, self._parameters, strict=True)]
 
@@ -100,7 +100,7 @@ class Update:
         self, gradients: Sequence[tf.Tensor], scale: tf.Tensor, learning_rate: tf.Tensor, weight_decay: tf.Tensor
     ) -> None:
         beta1, beta2 = self._optimizer.beta1, self._optimizer.beta2
-        # In float64: the difference of 1 and a float32 that is nearly 1 has but four digits.
+        # In float64: the difference of 1 and a float32 close to 1 has only four digits.
         step = tf.cast(self._step.assign_add(1), tf.float64)
         mean_scale, square_scale = (tf.cast(1 - beta**step, scale.dtype) for beta in (beta1, beta2))
         for parameter, mean, square, gradient in zip(

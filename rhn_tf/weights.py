@@ -65,7 +65,7 @@ def mask_tensors(masks: VariationalMasks | None, dtype: str) -> VariationalMasks
     """Masks of NumPy arrays or tensors as tensors of `dtype`; None drops nothing."""
     if masks is None:
         return NO_MASKS
-    # A plain list of them is what Keras makes of them when it saves a functional model.
+    # When Keras saves a functional model, it turns the named tuple into a plain list.
     return VariationalMasks(*masks).map(
         lambda mask: tf.cast(mask, dtype) if tf.is_tensor(mask) else tf.convert_to_tensor(np.asarray(mask), dtype)
     )
@@ -74,7 +74,7 @@ def mask_tensors(masks: VariationalMasks | None, dtype: str) -> VariationalMasks
 def check_masks(
     masks: VariationalMasks, cells: Sequence[Any], batch_size: int | None, time_axis: tuple[int | None, ...]
 ) -> None:
-    """Raise ValueError unless `masks.input`, `masks.state` and `masks.update`, tensors, fit the `RHNCell`s of a layer.
+    """Raise ValueError unless the tensors `masks.input`, `masks.state` and `masks.update` fit the cells of a layer.
 
     Args:
         masks: as `mask_tensors` gives them.
@@ -101,7 +101,7 @@ def check_masks(
 
 
 def check_mask(name: str, mask: tf.Tensor, *shapes: tuple[int | None, ...]) -> None:
-    """Raise ValueError unless the mask is of one of `shapes`, as far as these are known: it would be broadcast."""
+    """Raise ValueError unless the mask has one of `shapes`, as far as they are known; it would be broadcast."""
     if not any(mask.shape.is_compatible_with(shape) for shape in shapes):
         raise ValueError(
             f"masks.{name} of shape {tuple(mask.shape)} is not accepted: expected shape {' or '.join(map(str, shapes))}"
@@ -132,7 +132,7 @@ def load_parameters(parameters: Mapping[str, NDArray], *layers: Any) -> None:
 
     Args:
         parameters: as `export_parameters` of any port gives them.
-        layers: as in `export_parameters`; what is not built yet becomes so.
+        layers: as in `export_parameters`; layers that are not built yet are built.
 
     Raises:
         ValueError: parameters do not fit the layers.
@@ -154,7 +154,7 @@ def load_parameters(parameters: Mapping[str, NDArray], *layers: Any) -> None:
 
 
 def _cells(layers: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    """What the names of an `RHNCell`'s tensors begin with, and the cell, in the order of `LayerConfig.cells`."""
+    """The first part of the names of an `RHNCell`'s tensors, and the cell, in the order of `LayerConfig.cells`."""
     number = 0
     for layer in layers:
         if isinstance(layer, keras.layers.Bidirectional):
@@ -173,10 +173,10 @@ def _cells(layers: Sequence[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _layer_config(layers: Sequence[Any], input_size: int) -> LayerConfig:
-    """What the layers are together.
+    """The architecture of the layers together.
 
     Raises:
-        ValueError: they are not of one size and kind.
+        ValueError: their sizes or kinds differ.
     """
     prefixes, cells = zip(*_cells(layers), strict=True)
     directions = "both" if any(prefix.endswith(".reverse") for prefix in prefixes) else "forward"

@@ -16,7 +16,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def check_input(input: Tensor, input_size: int, dims: Sequence[int]) -> None:
-    """Raise ValueError unless the input has one of the numbers of axes, and features on the last."""
+    """Raise ValueError unless the input has an accepted number of axes, and `features` entries on the last."""
     if torch.jit.is_tracing():  # which would record the comparison
         return
     if input.dim() not in dims or input.shape[-1] != input_size:
@@ -27,13 +27,13 @@ def check_input(input: Tensor, input_size: int, dims: Sequence[int]) -> None:
 
 
 def check_state(hx: Tensor | None, expected: tuple[int, ...]) -> None:
-    """Raise ValueError unless the state has that shape, or is not there."""
+    """Raise ValueError unless the state is None or has this shape."""
     if hx is not None and not torch.jit.is_tracing() and tuple(hx.shape) != expected:
         raise ValueError(f"hx of shape {tuple(hx.shape)} is not accepted: expected {expected}")
 
 
 def check_dtype(name: str, tensor: Tensor, parameter: Tensor) -> None:
-    """Raise ValueError unless the tensor has the parameter's dtype, or autocast is there to give it another."""
+    """Raise ValueError unless the tensor has the parameter's dtype, or autocast converts it."""
     device_type = tensor.device.type
     if tensor.dtype == parameter.dtype:
         return
@@ -80,7 +80,7 @@ def check_cell_masks(
 
 
 def renamed(**new_names: str) -> Callable[[Function], Function]:
-    """Lets callers go on with the keywords that a function's arguments had before version 0.2: `old="new"`."""
+    """Accept the keywords that a function's arguments had before version 0.2, too: `old="new"`."""
 
     def decorate(function: Function) -> Function:
         @functools.wraps(function)

@@ -52,7 +52,7 @@ def window_forward(
     """Outputs (T, B, H), gate values (L, G, T, B, H) and the states between micro-steps (L-1, T, B, H).
 
     The last two are scratch memory of a single micro-step unless "gates" and "states" are in `keep`. Weights are of the
-    dtype to which factors are rounded, which may be lower than that of all else.
+    dtype to which factors are rounded, which may be lower than the dtype of all other tensors.
     """
     (length, batch_size, width), hidden_size, depth = projected.shape, state.shape[1], len(weights)
     num_gates = width // hidden_size
@@ -194,7 +194,7 @@ def window_backward(
 
 
 def _pointwise_factors(states: Sequence[Tensor], gates: Tensor, update_mask: Tensor | None, activation: str) -> Tensor:
-    """(L, G, T, B, H): what the gradient of the state after a micro-step is multiplied by to give that of its gates."""
+    """(L, G, T, B, H): the gradient of a micro-step's gates is the gradient of the state after it times this factor."""
     factors = torch.empty_like(gates)
     for s, values, out in zip(states, gates, factors, strict=True):  # of one micro-step, (T, B, H) and (G, T, B, H)
         h, t, *c = values.unbind()  # (T, B, H) each

@@ -57,7 +57,7 @@ def fast_recurrence(
         )
     dtype = factor_dtype(biases)
     if dtype != biases.dtype:
-        state = state.to(biases.dtype)  # under autocast it may be another layer's product
+        state = state.to(biases.dtype)  # under autocast it may be the product of another layer, in a lower dtype
     inputs = (projected, state, biases, *recurrent_weights)
     needs_backward = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     keep = () if not needs_backward else ("states",) if recompute else ("states", "gates")
@@ -93,7 +93,7 @@ class _FastRecurrence(torch.autograd.Function):
         ctx.activation = activation
         gates_or_arguments = (gates, None, None) if "gates" in keep else (None, projected, biases)
         ctx.save_for_backward(*masks, state, outputs, inner, *gates_or_arguments, *weights)
-        return outputs.clone()  # the caller may change the outputs in place, as those of torch's own layers
+        return outputs.clone()  # the caller may change the outputs in place, like the outputs of torch's own layers
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> NoReturn:

@@ -181,7 +181,7 @@ class RHN(nn.Module):
             input: (T, B, E), or (B, T, E) with `batch_first`; or one sequence (T, E); or a `PackedSequence`.
             hx: states before the window, (num_layers * D, B, H) with D = 2 if `bidirectional`, else 1, layer by layer,
                 the forward direction first; (num_layers * D, H) for one sequence. None is zero.
-            masks: explicit variational dropout, in place of what the drop rates draw: `input` (M, B, E_i), `state`
+            masks: masks of variational dropout, which are used instead of drawn masks: `input` (M, B, E_i), `state`
                 (M, B, H) and `update` (B, H), one per layer and direction, M = 1 if the gates share a mask, else G.
                 Tensors or NumPy arrays. A layer that reads forwards also takes `input` per time step, (M, B, T, E_i).
             lengths: (B,) valid time steps of each row, 0 to T; None is T. Each row is computed as if it were alone and
@@ -217,7 +217,7 @@ class RHN(nn.Module):
     def _forward_packed(
         self, packed: PackedSequence, hx: Tensor | None, masks: VariationalMasks | None
     ) -> tuple[PackedSequence, Tensor]:
-        """As `forward`; its rows are computed in the order in which they are packed, by falling length."""
+        """As `forward`, for packed sequences. Rows are computed in the packed order: the longest first."""
         data, batch_sizes, order, order_back = packed
         x, lengths = pad_packed_sequence(PackedSequence(data, batch_sizes))  # (T, B, E), (B,)
         output, h_n = self._forward(x, *permute_rows(hx, masks, order), lengths)
@@ -232,7 +232,7 @@ class RHN(nn.Module):
         masks: VariationalMasks | None,
         lengths: Tensor | Sequence[int] | None,
     ) -> tuple[Tensor, Tensor]:
-        """As `forward`, time first and batched."""
+        """As `forward`, with the time axis first and a batch axis."""
         cells = list(self._cells())
         (length, batch_size, _), weight = x.shape, cells[0][0].input_weight
         if not torch.jit.is_tracing() and length == 0:
@@ -275,13 +275,13 @@ class RHN(nn.Module):
                 yield self.reverse_cells[layer], True
 
     def _recurrence(self) -> Callable[..., Tensor]:
-        """Of exported and traced programs the plain one: a backward of its own is of no use there."""
+        """The function that computes a window. Exported and traced programs need no hand-written backward."""
         if torch.compiler.is_exporting() or torch.jit.is_tracing():
             return exported_recurrence
         return RECURRENCES[self.recurrence]
 
     def _draw_masks(self, x: Tensor) -> VariationalMasks:
-        """By the drop rates, for the rows of x (T, B, E); nothing is dropped while evaluating."""
+        """Masks drawn from the drop rates, for the rows of x (T, B, E). In evaluation nothing is dropped."""
         num_masks, batch_size = self.config.num_gate_masks, x.shape[1]
 
         def draw(rate: float, widths: Sequence[int], *masks: int) -> list[Tensor] | None:

@@ -155,7 +155,7 @@ class RHNLanguageModel(nn.Module):
     ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         """`negative_log_likelihood`, what the regularisation of activations adds to it, and the state."""
         tokens, targets, state, masks, length = window
-        # A tied embedding has a dense gradient from the softmax already: a sparse one is added to it in place, where a
+        # A tied embedding already has a dense gradient from the softmax. A sparse one is added to it in place; a
         # second dense one would cost another (V, H) matrix. On a GPU that sum would wait for the device.
         sparse_gradient = self.config.tie_weights and self.embedding.device.type == "cpu"
         top = self._top(tokens, state, masks, sparse_gradient, length)
@@ -190,7 +190,7 @@ class RHNLanguageModel(nn.Module):
         sparse_gradient: bool,
         length: Tensor | None = None,
     ) -> Top:
-        """All below the softmax."""
+        """Everything below the softmax."""
         if tokens.dim() != 2 or tokens.is_floating_point():
             raise ValueError(
                 f"tokens of shape {tuple(tokens.shape)} and dtype {tokens.dtype} are not accepted: expected (B, T)"

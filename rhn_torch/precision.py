@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-_mkldnn: Any = torch.backends.mkldnn  # torch gives it its attributes when it is imported
+_mkldnn: Any = torch.backends.mkldnn  # torch sets its attributes at run time, which mypy cannot see
 ONEDNN = _mkldnn.matmul
 
 # Errors of the two libraries differ with their order of summation. With factors rounded to bf16 the error is thousands
@@ -27,10 +27,10 @@ _MOST_TIMES_THE_DEFAULT_ERROR = 4.0
 class Precision(NamedTuple):
     """How far the factors of one model's matrix products may be rounded.
 
-    `TorchBackend.build` makes one for each model. It travels by torch's own switches and by no argument: the model
-    computes within `products()`, which sets them for this model only, as a user's `torch.autocast` sets them around a
-    layer. The recurrences and the loss read the switches once, on entry (`factor_dtype`), never inside a loop; their
-    backward uses what their forward found.
+    `TorchBackend.build` makes one for each model. It is passed on by torch's own switches, not by an argument: the
+    model computes within `products()`, which sets them for this model only, as a user's `torch.autocast` sets them
+    around a layer. The recurrences and the loss read the switches once, on entry (`factor_dtype`), never inside a loop;
+    their backward uses what their forward found.
 
     Attributes:
         name: one of `rhn.backend.PRECISIONS`. "tf32" makes a difference on a GPU only.
@@ -44,8 +44,8 @@ class Precision(NamedTuple):
     def products(self) -> Iterator[None]:
         """Within it, the factors of products may be rounded to this precision, and no further.
 
-        Whatever the process has set for its other products is ignored here and found again afterwards. Of torch's two
-        switches for TF32 it is the new one: within it, torch refuses to read the old one, `allow_tf32`.
+        The settings of the process for other products are ignored here, and restored afterwards. Of torch's two
+        switches for TF32, this uses the new one. Within it, torch refuses to read the old one, `allow_tf32`.
         """
         if self.device.type == "cuda":
             library, setting = torch.backends.cuda.matmul, "ieee" if self.name == "float32" else "tf32"
@@ -59,7 +59,7 @@ class Precision(NamedTuple):
 
 
 def factor_dtype(parameter: Tensor) -> torch.dtype:
-    """What factors of products with `parameter` are rounded to: its own dtype, or, if float32, that of autocast."""
+    """The dtype of factors of products with `parameter`: its own; for float32 under autocast, autocast's."""
     device_type = parameter.device.type
     if (
         parameter.dtype == torch.float32
@@ -90,7 +90,7 @@ def product(a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
 
 
 def _keeps_sums(factor: Tensor, out: Tensor) -> bool:
-    """Whether a product of factors of this lower precision can be had as it was summed, in float32."""
+    """Whether the sums of a product of factors in this lower precision can be returned in float32."""
     return out.is_cuda and out.dtype == torch.float32 and factor.dtype in (torch.bfloat16, torch.float16)
 
 
@@ -131,7 +131,7 @@ def onednn_keeps_float32() -> bool:
 
     torch's default library is MKL, which uses AVX2 on AMD processors even where they have AVX-512; oneDNN uses AVX-512,
     and takes half the time. The setting *permits* oneDNN to round factors to bf16, which it does where there is AMX.
-    So it is proven here, once per process, that on this machine it does not.
+    So this function tests, once per process, that oneDNN does not round on this machine.
 
     Nothing is timed: a resumed run must choose as the interrupted one did. Where there is only AVX2, oneDNN is the
     slower one (measured: 1 to 2.5 times), and on Intel processors MKL uses AVX-512 itself.
@@ -147,7 +147,7 @@ def onednn_keeps_float32() -> bool:
 
 
 def _is_amd() -> bool:
-    """As Linux says; elsewhere the choice has not been measured."""
+    """Whether Linux says so; on other systems the choice has not been measured."""
     cpuinfo = Path("/proc/cpuinfo")
     return cpuinfo.exists() and "AuthenticAMD" in cpuinfo.read_text()
 

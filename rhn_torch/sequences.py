@@ -19,7 +19,7 @@ from rhn.spec.masks import VariationalMasks
 def length_tensor(lengths: Tensor | Sequence[int], length: int, batch_size: int, device: torch.device) -> Tensor:
     """`lengths` as int64 (B,) on the device.
 
-    Their values are checked where that makes nobody wait: on the CPU, and outside of compiled programs.
+    Their values are checked only where the check does not wait for a device: on a CPU, outside of compiled programs.
 
     Raises:
         ValueError: they are not B integers from 0 to T.
@@ -42,7 +42,7 @@ def valid_steps(lengths: Tensor, length: int) -> Tensor:
 
 
 def without_padding(x: Tensor, valid: Tensor | None) -> Tensor:
-    """x (T, B, features) with zeros in the padding, whatever was there, and no gradient to it."""
+    """x (T, B, features) with zeros in place of the padding, which gets no gradient."""
     return x if valid is None else torch.where(valid, x, 0)
 
 

@@ -112,7 +112,7 @@ class Update:
         return scaled if limit is None else scaled.clamp_(-limit, limit)
 
     def _counter(self, count: int | None) -> Tensor:
-        """(); float64, which holds every count and gives Adam's 1 - beta ** step all its digits."""
+        """A count, (), in float64, which holds every integer needed, and Adam's 1 - beta ** step to full precision."""
         return torch.tensor(count or 0, dtype=torch.float64, device=self._parameters[0].device)
 
     def _tensors(self, arrays: Tensors | None) -> list[Tensor]:

@@ -68,7 +68,7 @@ def layers_from_spec(config: LayerConfig, arrays: Mapping[str, NDArray]) -> dict
 
 
 def layers_to_spec(config: LayerConfig, tensors: Mapping[str, Tensor]) -> dict[str, NDArray]:
-    """The inverse of `layers_from_spec`; zeros for biases that are not there; copies."""
+    """The inverse of `layers_from_spec`; zeros for missing biases; copies."""
     named: dict[str, Tensor] = {}
     for cell in config.cells():
         named |= _cell_to_spec(tensors, cell, "", config.recurrence_depth, config.num_gates)
@@ -100,7 +100,7 @@ def _cell_to_spec(
 
 
 def _name_of(cell: Cell) -> str:
-    """In `RHN`: "cells.0" for "layers.0", "reverse_cells.0" for "layers.0.reverse"."""
+    """The name in `RHN`: "cells.0" for "layers.0", "reverse_cells.0" for "layers.0.reverse"."""
     _, layer, *reverse = cell.prefix.split(".")
     return f"reverse_cells.{layer}" if reverse else f"cells.{layer}"
 
@@ -110,18 +110,18 @@ def _tensors(arrays: Mapping[str, NDArray]) -> dict[str, Tensor]:
 
 
 def to_numpy(tensor: Tensor) -> NDArray:
-    """A copy of the tensor; bfloat16, which NumPy has not, as float32."""
+    """A copy of the tensor; bfloat16, which NumPy does not have, as float32."""
     tensor = tensor.detach().cpu()
     return np.array((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy(), order="C")
 
 
 def mask_tensors(masks: VariationalMasks | None, like: Tensor) -> VariationalMasks:
-    """The masks as tensors of the dtype of `like` and on its device; masks that are such tensors stay what they are."""
+    """The masks as tensors with the dtype and on the device of `like`; such tensors are returned as they are."""
     return (NO_MASKS if masks is None else masks).map(lambda mask: to_device(mask, like.dtype, like.device))
 
 
 def to_device(array: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """As a tensor of that dtype on that device. The host does not wait for the copy."""
+    """The array as a tensor of this dtype on this device. The host does not wait for the copy."""
     tensor = torch.as_tensor(array, dtype=dtype)
     if device.type == "cuda" and not tensor.is_cuda:
         tensor = tensor.pin_memory()  # its allocator keeps the memory until it has been read

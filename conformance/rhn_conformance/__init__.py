@@ -11,7 +11,7 @@ from importlib.abc import MetaPathFinder
 
 
 class _MovedModules(MetaPathFinder):
-    """Has `rhn` find a module of this package that is not where it is looked for: it may have moved."""
+    """Lets `rhn` look for modules of this package that are not found: they may have moved."""
 
     def find_spec(self, name: str, path: object, target: object = None) -> None:
         if name.startswith("rhn_conformance."):

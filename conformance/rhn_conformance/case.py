@@ -63,7 +63,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Step:
-    """A training step: its window, the optimiser's rates, and arguments that a model need not have (3.5, 5.11)."""
+    """A training step: its window, the optimiser's rates, and arguments that are optional for a model (3.5, 5.11)."""
 
     window: Window
     learning_rate: float
@@ -116,7 +116,7 @@ class Inputs:
 
     @property
     def program(self) -> Hashable:
-        """Cases of one program give a backend that compiles nothing new to do, but for the shapes of their windows."""
+        """Cases of one program need no new compilation in a backend that compiles, except for other window shapes."""
         masks = self.double_window.masks
         return (
             self.config,
@@ -128,7 +128,7 @@ class Inputs:
 
     def build(self, backend: Backend, dtype: str, device: str | None) -> Model:
         """A new model with these parameters."""
-        # A backend that knows the paper's optimiser only need not know how to be asked for another.
+        # A backend that has only the paper's optimiser need not accept the argument.
         options: dict[str, Any] = {} if self.optimizer == PAPER_SGD else {"optimizer": self.optimizer}
         if self.recompute:
             options["recompute"] = True
@@ -145,7 +145,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class LayerInputs:
-    """All that goes into layers on their own in one case; every mask, state and derivative is there per cell.
+    """All inputs of layers on their own in one case; there is a mask, a state and a derivative for every cell.
 
     Attributes:
         config: the architecture.
@@ -192,8 +192,8 @@ class Check:
     """One question to a model or to layers.
 
     Attributes:
-        name: of the check.
-        clauses: of SPEC.md that it adds to those of the case.
+        name: name of the check.
+        clauses: clauses of SPEC.md that it tests, besides the clauses of the case.
         ask: the question. Checks run in the order of `CHECKS` on one model; only the training changes it.
         applies: whether the question makes sense for these inputs.
     """
@@ -210,16 +210,16 @@ class Case:
 
     Attributes:
         name: unique in the suite.
-        clauses: of SPEC.md, besides those of the checks.
+        clauses: clauses of SPEC.md, besides the clauses of the checks.
         checks: the questions, in order.
         inputs: makes the inputs.
         expected: gives the right answers; may be slow the first time.
-        against: whose answers they are: "reference" or "authors".
-        dtypes: that a backend may do it in.
+        against: who gave the right answers: "reference" or "authors".
+        dtypes: the dtypes in which a backend may compute.
         complete: False if the right answers are known for some tensors only.
         calibrated: False if its errors were never measured; SPEC.md 6.1 is then the tolerance.
-        of_layers: it is about layers on their own, which a backend need not have.
-        of_processes: it is about several processes, in which a backend need not train.
+        of_layers: it tests layers on their own, which are optional for a backend.
+        of_processes: it tests several processes, which are optional for a backend.
     """
 
     name: str
@@ -235,7 +235,7 @@ class Case:
     of_processes: bool = False
 
     def is_asked_of(self, backend: Backend) -> bool:
-        """Whether the backend has what the case is about."""
+        """Whether the backend has what the case tests."""
         trains_in_processes = isinstance(backend, ParallelBackend) or getattr(backend, "emulates_processes", False)
         return (not self.of_layers or isinstance(backend, LayerBackend)) and (
             not self.of_processes or trains_in_processes

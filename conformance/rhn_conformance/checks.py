@@ -15,7 +15,7 @@ from rhn_conformance.case import Check, Inputs, LayerInputs, Tensors
 
 
 def _parameters(model: Model, inputs: Inputs) -> Tensors:
-    """How many there are, and all of them, bit for bit."""
+    """The number of parameters, and all parameters, bit for bit."""
     return {"count": np.array(model.parameter_count), **model.parameters()}
 
 
@@ -48,7 +48,7 @@ def _gradients(model: Model, inputs: Inputs) -> Tensors:
 
 
 def _hand_over(model: Model, inputs: Inputs) -> Tensors:
-    """Two windows one after the other; the first one's state goes into the second as it is."""
+    """Two windows in a row; the state after the first goes unchanged into the second."""
     state = _state_or_zero(model, inputs)
     tensors: Tensors = {}
     for number, window in enumerate(inputs.halves(), start=1):
@@ -58,7 +58,7 @@ def _hand_over(model: Model, inputs: Inputs) -> Tensors:
 
 
 def _rows(model: Model, inputs: Inputs) -> Tensors:
-    """Every row is replaced by the first, so every row must give what the first one gave among its neighbours."""
+    """Every row is replaced by the first. All rows must give what the first row gave beside other rows."""
     window = inputs.double_window.first_row_everywhere()
     state = None if inputs.state is None else [np.repeat(s[:1], len(s), axis=0) for s in inputs.state]
     logits, new_state = model.forward(window.tokens, state, window.masks)
@@ -99,12 +99,12 @@ def _training(model: Model, inputs: Inputs) -> Tensors:
 
 
 def _optimiser(model: Model, inputs: Inputs) -> Tensors:
-    """What the optimiser remembers after the training."""
+    """The state of the optimiser after the training."""
     return model.optimizer_state()
 
 
 def _layer_parameters(layer: Layer, inputs: LayerInputs) -> Tensors:
-    """All of them, bit for bit."""
+    """All parameters, bit for bit."""
     return layer.parameters()
 
 
@@ -114,7 +114,7 @@ def _layer_forward(layer: Layer, inputs: LayerInputs) -> Tensors:
 
 
 def _layer_gradients(layer: Layer, inputs: LayerInputs) -> Tensors:
-    """Of the weights, of the input and of the state before the first time step."""
+    """Gradients of the weights, of the input and of the state before the first time step."""
     parameters, d_x, d_state = layer.gradients(
         inputs.x, inputs.d_outputs, inputs.d_state, inputs.state, inputs.lengths, inputs.masks
     )

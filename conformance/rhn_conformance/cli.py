@@ -82,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
     cases = select(all_cases(), options.select, options.quick)
     names = tuple(dict.fromkeys(options.backend))
     for name in set(names) - set(installed_backends()):
-        load_backend(name)  # says so, before anything else is done
+        load_backend(name)  # raises if it cannot be found, before anything else is done
     if options.expected_failures and len(names) > 1:
         raise ValueError("--expected-failures is the list of one backend: name a single --backend with it")
     excuses = {name: load_expected_failures(name, options.expected_failures) for name in names}
@@ -130,7 +130,7 @@ def _counts(results: list[Result]) -> str:
 
 
 def _explore(options: argparse.Namespace) -> int:
-    from rhn_conformance.explore import explore  # needs hypothesis, which nothing else does
+    from rhn_conformance.explore import explore  # only this command needs hypothesis
 
     backends = [load_backend(name) for name in sorted(dict.fromkeys(options.backend), key=lambda name: name != "torch")]
     targets = [Target(backend, dtype, options.device) for backend in backends for dtype in options.dtype or DTYPES]

@@ -15,7 +15,7 @@ from rhn_conformance.cases.synthetic import synthetic_case
 from rhn_conformance.results import Verdict
 from rhn_conformance.runner import Target, examine
 
-UNBOUNDED = 10**9  # examples; nobody lives to see them
+UNBOUNDED = 10**9  # examples: in effect, without end
 
 
 @st.composite
@@ -36,7 +36,7 @@ def configs(draw: st.DrawFn) -> RHNConfig:
 
 
 def descriptions() -> st.SearchStrategy[Description]:
-    """Any small case; its name, and with it its random numbers, vary as well."""
+    """Any small case; its name varies too, and with it the random numbers."""
     rate = st.sampled_from((0.0, 0.25, 0.5, 0.8))
     return st.builds(
         Description,
@@ -55,7 +55,7 @@ def descriptions() -> st.SearchStrategy[Description]:
         weight_decay=st.sampled_from((0.0, 1e-3, 0.1)),
         max_grad_norm=st.sampled_from((0.1, 1.0, 100.0)),
     ).filter(lambda d: not (d.saturated and d.rates.drop_update))
-    # An update mask may leave nothing of a state but what shut gates let through, 1e-9, of which the reference itself
+    # An update mask may leave only what shut gates let through, a state of 1e-9, of which the reference itself
     # knows seven digits.
 
 
@@ -65,7 +65,7 @@ def explore(targets: Sequence[Target], examples: int | None = None, search_seed:
     Args:
         targets: backends to test.
         examples: how many cases; None goes on until a failure or Ctrl-C.
-        search_seed: another one finds other cases.
+        search_seed: another seed finds other cases.
 
     Raises:
         ValueError: a case fails; the message holds the smallest one found, and what is wrong with it.

@@ -29,7 +29,7 @@ from rhn_conformance.rewritten.exact import exact_answers, exact_model
 FOLDER = Path(str(resources.files("rhn_conformance"))) / "vectors"
 FILES = {
     "cases.safetensors": FOLDER / "cases.safetensors",
-    "preflight.safetensors": Path(str(preflight.VECTORS)),  # of the package that runs the preflight
+    "preflight.safetensors": Path(str(preflight.VECTORS)),  # in the package that runs the preflight
     "manifest.json": FOLDER / "manifest.json",
 }
 
@@ -53,7 +53,7 @@ _CHECKS = ("forward", "loss", "evaluation", "gradients", "hand-over", "training"
 
 
 def write_vectors() -> str:
-    """Make all files anew; says what was written."""
+    """Write all files anew. Returns one line per file."""
     cases, small_models, manifest = _make()
     FILES["cases.safetensors"].write_bytes(safetensors.numpy.save(cases))
     FILES["preflight.safetensors"].write_bytes(safetensors.numpy.save(small_models))
@@ -63,7 +63,7 @@ def write_vectors() -> str:
 
 
 def check_vectors() -> list[str]:
-    """One line per difference between the files and what they should hold, bit for bit; none is what one hopes for."""
+    """One line per difference between the files and their right contents, bit for bit; empty if all is well."""
     cases, small_models, manifest = _make()
     differences = _differences("cases.safetensors", cases) + _differences("preflight.safetensors", small_models)
     if FILES["manifest.json"].read_text() != _as_text(manifest):

@@ -22,12 +22,12 @@ class Verdict(StrEnum):
 
     PASSED = "passed"
     FAILED = "failed"
-    EXPECTED_FAILURE = "expected failure"  # it failed, and a list of the backend says why it may
+    EXPECTED_FAILURE = "expected failure"  # it failed, and the backend's list of expected failures says why
     UNEXPECTED_PASS = "unexpected pass"  # it is on that list, and passed: the list is wrong
 
     @property
     def is_good(self) -> bool:
-        """The run may succeed in spite of it."""
+        """Whether the run may succeed with this verdict."""
         return self in (Verdict.PASSED, Verdict.EXPECTED_FAILURE)
 
 
@@ -39,15 +39,15 @@ class Result:
         run: identifier of the run; the `Run` record with the same one has versions and machine.
         case: name of the case.
         check: name of the check.
-        clauses: of SPEC.md that the case and the check test.
+        clauses: clauses of SPEC.md that the case and the check test.
         backend: name of the backend.
-        device: that it ran on, as asked for; "default" if nothing was.
-        dtype: of its arithmetic.
+        device: the requested device; "default" if none was requested.
+        dtype: dtype of its arithmetic.
         against: "reference", "authors", or the other backend of a pair.
         verdict: outcome.
-        errors: of every tensor that was compared.
-        message: why it failed, or why it may; else empty.
-        seconds: that the backend took to answer, building and compiling included; 0 for a pair.
+        errors: the error of every tensor that was compared.
+        message: why it failed, or why the failure is expected; else empty.
+        seconds: time that the backend took to answer, building and compiling included; 0 for a pair.
     """
 
     run: str
@@ -64,12 +64,12 @@ class Result:
     seconds: float = 0.0
 
     def from_the_other_side(self) -> Result:
-        """Of a pair of backends: the same result, as the other one's."""
+        """The same result of a pair of backends, seen from the other backend."""
         return replace(self, backend=self.against, against=self.backend, seconds=0.0)
 
     @property
     def is_pair(self) -> bool:
-        """Two backends were compared with each other."""
+        """Whether two backends were compared with each other."""
         return self.against not in ("reference", "authors")
 
     @property
@@ -90,12 +90,12 @@ class Run:
     date: str
     machine: dict[str, str]
     versions: dict[str, dict[str, str]] = field(default_factory=dict)  # per backend, as it describes itself
-    not_asked: dict[str, str] = field(default_factory=dict)  # per backend, what it need not have and has not, and why
+    not_asked: dict[str, str] = field(default_factory=dict)  # per backend, the optional features that it lacks, and why
     options: dict[str, Any] = field(default_factory=dict)
 
 
 def new_run(options: dict[str, Any]) -> Run:
-    """The record of a run that starts now on this machine; the versions come when a backend is loaded."""
+    """The record of a run that starts now on this machine; versions are added when a backend is loaded."""
     now = datetime.datetime.now(datetime.UTC)
     return Run(
         run=now.strftime("%Y%m%dT%H%M%S") + f"-{os.getpid()}",
@@ -106,7 +106,7 @@ def new_run(options: dict[str, Any]) -> Run:
 
 
 class ResultWriter:
-    """Writes records line by line, as they come: a run that is cut off has told what it found.
+    """Writes records line by line as they come, so that a run that is cut off has stored its results.
 
     A line for the run, one for each backend when it is loaded, one per result. Numbers that are not finite are written
     as strings.
@@ -118,7 +118,7 @@ class ResultWriter:
         self._write({"record": "run", **asdict(run)})
 
     def backend(self, name: str, versions: dict[str, str], not_asked: str = "") -> None:
-        """What a backend says of itself, and what it is not asked about."""
+        """A backend's description of itself, and the optional features that it lacks."""
         more = {"not_asked": not_asked} if not_asked else {}
         self._write({"record": "backend", "run": self._run.run, "name": name, "versions": versions, **more})
 
@@ -131,7 +131,7 @@ class ResultWriter:
 
 
 def read_jsonl(path: Path) -> tuple[list[Run], list[Result]]:
-    """What a `ResultWriter` wrote, also several such files put together.
+    """The records that a `ResultWriter` wrote; several such files may be concatenated.
 
     A last line without an end was cut off while it was written, and is left out.
 

@@ -16,17 +16,17 @@ from rhn_conformance.case import Answers, Case, Check, Inputs, LayerInputs, Tens
 from rhn_conformance.results import Result, Verdict
 from rhn_conformance.tolerances import tolerance
 
-MODELS_KEPT = 6  # what a model has compiled takes tens of megabytes
+MODELS_KEPT = 6  # the compiled programs of a model take tens of megabytes
 
 
 @dataclass
 class Target:
-    """A backend as it is to be tested, and the models that it has built so far, by their kind."""
+    """A backend to test, and the models that it has built so far, by their kind."""
 
     backend: Backend
     dtype: str
     device: str | None = None
-    name: str = ""  # under which it was asked for; else its own
+    name: str = ""  # the name by which it was requested; else its own
     _models: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -35,7 +35,7 @@ class Target:
     def model(self, inputs: Inputs | LayerInputs) -> Model | Layer:
         """A model, or layers, with the parameters of `inputs`.
 
-        One of the same kind that was built before takes them over, so that what it has compiled is used again; but
+        An earlier model of the same kind takes them over, so that its compiled programs are used again; but
         not if its optimiser remembers something.
         """
         model = self._models.pop(inputs.kind, None)
@@ -45,25 +45,25 @@ class Target:
         return model
 
     def keep(self, inputs: Inputs | LayerInputs, model: Any) -> None:
-        """`model` has answered every question, and may be used again."""
+        """Keep `model`, which has answered every question, to be used again."""
         if inputs.reusable:
             self._models[inputs.kind] = model
             if len(self._models) > MODELS_KEPT:
-                del self._models[next(iter(self._models))]  # the one that has been out of use for longest
+                del self._models[next(iter(self._models))]  # the one that was not used for the longest time
 
 
 @dataclass
 class Sitting:
-    """One case done by one backend in one dtype.
+    """One case, answered by one backend in one dtype.
 
     Attributes:
-        case: its name.
-        backend: as it was asked for.
-        dtype: of its arithmetic.
-        answers: to the checks that it answered at all.
-        failures: why it did not answer the others.
-        seconds: that each check took, building and compiling included.
-        results: how all that was judged.
+        case: name of the case.
+        backend: the backend's name, as it was requested.
+        dtype: dtype of the arithmetic.
+        answers: the answers to the checks, as far as there are any.
+        failures: why there is no answer, for the other checks.
+        seconds: time that each check took, building and compiling included.
+        results: the verdicts on all this.
     """
 
     case: str
@@ -83,10 +83,10 @@ def examine(case: Case, target: Target, run: str = "") -> Sitting:
 
 
 def ask(case: Case, target: Target) -> Sitting:
-    """Build one model, and ask it every question of the case; nobody needs to know the right answers for that.
+    """Build one model, and ask it every question of the case. This does not need the right answers.
 
-    Whatever a backend raises is its answer to that question; the next one is asked all the same. A backend that has not
-    got what the case is about is not asked, and there are neither answers nor failures.
+    If a backend raises an error, that question has failed, and the next one is asked. A backend that does not have
+    what the case tests is not asked, and has neither answers nor failures.
     """
     sitting = Sitting(case.name, target.name, target.dtype)
     if not case.is_asked_of(target.backend):
@@ -128,14 +128,14 @@ def _errors(case: Case, check: Check, sitting: Sitting) -> list[TensorError]:
     answer, right = sitting.answers[check.name], case.expected()[check.name]
     if not case.complete:
         answer = {name: tensor for name, tensor in answer.items() if name in right}
-        sitting.answers[check.name] = answer  # and no other tensors are compared with those of other backends
+        sitting.answers[check.name] = answer  # and no other tensors are compared with other backends
     if check.name == "parameters":
         _check_dtype(answer, sitting.dtype)
     return compare(answer, right, sitting.dtype, case.tolerance(sitting.dtype, check))
 
 
 def failed_sitting(case: Case, backend: str, dtype: str, message: str) -> Sitting:
-    """The sitting of a backend that took its whole process down with it: every check has failed."""
+    """The sitting of a backend whose process has died: every check has failed."""
     return Sitting(case.name, backend, dtype, failures={check.name: message for check in case.checks})
 
 
@@ -149,7 +149,7 @@ def compare_pairs(
         where = _Where(run, one.backend, device, one.dtype)
         for check in case.checks:
             if check.name not in one.answers or check.name not in other.answers:
-                continue  # the result against the reference has said so already
+                continue  # the result against the reference says so already
             allowed = tolerance(one.dtype, check.name, other.backend)
             errors = compare(one.answers[check.name], other.answers[check.name], one.dtype, allowed)
             worst = max(errors, key=lambda e: e.max_rel)
@@ -158,7 +158,7 @@ def compare_pairs(
 
 @dataclass(frozen=True)
 class _Where:
-    """What all results of one sitting have in common."""
+    """The fields that all results of one sitting share."""
 
     run: str
     backend: str

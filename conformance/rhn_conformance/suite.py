@@ -13,8 +13,8 @@ from rhn_conformance.cases.synthetic import synthetic_cases
 from rhn_conformance.cases.trajectory import trajectory_case
 
 # The cases of a quick run, each with its dtypes. They notice every mistake of `rewritten/mutants.py`, and name every
-# clause that no such mistake breaks. Few programs are compiled for them. Several processes (9.1) are left to the whole
-# run, since each of them compiles for itself.
+# clause that no such mistake breaks. Few programs are compiled for them. Several processes (9.1) are in the whole
+# run only, because each process compiles for itself.
 QUICK: dict[str, tuple[str, ...]] = {
     "shortest": DTYPES,
     "initial-state": ("float64",),

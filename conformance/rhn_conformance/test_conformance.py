@@ -17,7 +17,7 @@ from rhn_conformance.suite import all_cases
 
 @cache
 def _target(backend: str, dtype: str, device: str | None) -> Target:
-    """One per session, so that what its models have compiled is used again."""
+    """One target per session, so that its compiled programs are used again."""
     return Target(load_backend(backend), dtype, device)
 
 
@@ -49,7 +49,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_conformance(backend: str, case: Case, dtype: str, request: pytest.FixtureRequest) -> None:
-    """Every check of the case passes, or fails as it is listed to."""
+    """Every check of the case passes, or fails as its list of expected failures says."""
     option = request.config.getoption
     excuses = _excuses(backend, option("--rhn-expected-failures"))
     results = [

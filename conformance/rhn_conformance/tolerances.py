@@ -31,7 +31,7 @@ TOLERANCE: dict[str, dict[str, float]] = {
     },
 }
 
-# The authors' TensorFlow program divides its loss by 1 + 1e-12; that is the worst in float64.
+# The authors' TensorFlow program divides its loss by 1 + 1e-12; this is the largest error in float64.
 AUTHORS_TOLERANCE = {"float64": 4e-12, "float32": 2e-6}
 
 
@@ -39,7 +39,7 @@ def tolerance(dtype: str, check: str, against: str) -> float:
     """Largest accepted error relative to the largest entry.
 
     Args:
-        dtype: of the arithmetic.
+        dtype: dtype of the arithmetic.
         check: name of the check.
         against: "reference", "authors" or another backend.
     """

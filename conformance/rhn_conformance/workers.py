@@ -26,7 +26,7 @@ from rhn_conformance.suite import all_cases
 
 
 class Described(NamedTuple):
-    """What is known of a backend when it has been loaded: what it says of itself, and what it is not asked about."""
+    """What is known of a loaded backend: its description of itself, and the optional features that it lacks."""
 
     backend: str
     versions: dict[str, str]
@@ -34,7 +34,7 @@ class Described(NamedTuple):
 
 
 def describe(name: str, backend: Backend) -> Described:
-    """For the record of a run."""
+    """The backend's description, for the record of a run."""
     no_layers = "" if isinstance(backend, LayerBackend) else "layers on their own: it has no method build_layer"
     return Described(name, backend.describe(), no_layers)
 
@@ -48,14 +48,14 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done.
+    """The work of a run.
 
     Attributes:
-        cases: of the suite.
-        backends: names.
-        dtypes: in which a case is done, if it may be.
-        device: of all backends; None is their own choice.
-        run: identifier that the results carry.
+        cases: the cases to run.
+        backends: names of the backends.
+        dtypes: the dtypes to use, as far as a case allows them.
+        device: device for all backends; None is their own choice.
+        run: identifier of the run, stored in the results.
     """
 
     cases: Sequence[Case]
@@ -65,7 +65,7 @@ class Plan:
     run: str = ""
 
     def dtypes_of(self, case: Case) -> list[str]:
-        """The dtypes in which `case` is done."""
+        """The dtypes in which `case` is run."""
         return [dtype for dtype in self.dtypes if dtype in case.dtypes]
 
 
@@ -78,7 +78,7 @@ class Progress:
         self._sittings: dict[str, list[Sitting]] = {case.name: [] for case in plan.cases}
 
     def add(self, sitting: Sitting) -> list[Result]:
-        """The results of a sitting, and, if it completes its case, those of all pairs of backends."""
+        """The results of a sitting; if it completes its case, also the results of all pairs of backends."""
         case, sittings = self._cases[sitting.case], self._sittings[sitting.case]
         judge_sitting(case, sitting, self._plan.device, self._plan.run)
         sittings.append(sitting)
@@ -92,7 +92,7 @@ class Progress:
         return results
 
     def is_complete(self, case: str) -> bool:
-        """Whether nothing of this case is to come."""
+        """Whether all sittings of this case are in."""
         expected = len(self._plan.backends) * len(self._plan.dtypes_of(self._cases[case]))
         return len(self._sittings[case]) == expected
 
@@ -103,7 +103,7 @@ class Progress:
 
 
 def work_here(plan: Plan, load: Callable[[str], Backend] = load_backend) -> Iterator[Described | Sitting]:
-    """Case by case in this process, each by all backends."""
+    """Run the cases in this process, each case on all backends."""
     # torch first: once another framework's libraries are loaded, importing it may fail.
     names = sorted(plan.backends, key=lambda name: name != "torch")
     backends = {name: load(name) for name in names}
@@ -117,7 +117,7 @@ def work_here(plan: Plan, load: Callable[[str], Backend] = load_backend) -> Iter
 
 
 def work_in_processes(plan: Plan, jobs: int) -> Iterator[Described | Sitting]:
-    """In `jobs` processes at a time, each with one backend, in the order in which they are done.
+    """Run the cases in `jobs` processes at a time, each with one backend; results come as they are ready.
 
     Raises:
         ImportError: a backend could not be loaded; the message says why.
@@ -149,7 +149,7 @@ def work_in_processes(plan: Plan, jobs: int) -> Iterator[Described | Sitting]:
 
 
 def _tasks(plan: Plan) -> deque[list[Task]]:
-    """All tasks of a backend; those for which it needs to compile only once are together."""
+    """All tasks of a backend, in groups that need only one compilation."""
     groups: dict[object, list[Task]] = {}
     for case in plan.cases:
         for dtype in plan.dtypes_of(case):
@@ -158,19 +158,19 @@ def _tasks(plan: Plan) -> deque[list[Task]]:
 
 
 def _next_backend(queues: Mapping[str, deque[list[Task]]], workers: Sequence[_Worker]) -> str:
-    """The backend for a new worker: one that has work and as few workers as possible, and of those the busiest."""
+    """The backend for a new worker: with tasks left, the fewest workers and, among equals, the most tasks."""
     with_work = [name for name, queue in queues.items() if queue]
     return min(with_work, key=lambda name: (sum(w.backend == name for w in workers), -len(queues[name])))
 
 
 class _Worker:
-    """A process with one backend, seen from the process that it works for.
+    """A worker process with one backend, seen from the main process.
 
     Attributes:
-        backend: its name.
-        connection: to the process.
-        tasks: that it has been told to do, and has not answered yet.
-        ended: there is no more to come from it.
+        backend: name of the backend.
+        connection: the connection to the process.
+        tasks: the tasks that it was given and has not answered yet.
+        ended: whether it sends nothing more.
     """
 
     def __init__(self, backend: str, plan: Plan) -> None:
@@ -185,7 +185,7 @@ class _Worker:
         theirs.close()
 
     def receive(self) -> Described | Sitting | Exception:
-        """The next message of the process; where it died instead, the failure of what it was doing."""
+        """The next message of the process; if it has died, the failure of its current task."""
         try:
             message: Described | Sitting | Exception = self.connection.recv()
         except EOFError:
@@ -201,24 +201,24 @@ class _Worker:
         return message
 
     def give(self, queue: deque[list[Task]]) -> None:
-        """The next group of tasks, or the word that there is none."""
+        """Send the next group of tasks, or the message that there is none."""
         self.tasks = list(queue.popleft()) if queue else []
         self.connection.send([(case.name, dtype) for case, dtype in self.tasks])
         self.ended = not self.tasks
 
 
 def _work(connection: Connection, backend_name: str, device: str | None) -> None:
-    """What a worker's process does: load a backend, then do what it is told until it is told nothing."""
+    """The worker process: load a backend, then run tasks until there are no more."""
     try:
         backend = load_backend(backend_name)
         connection.send(describe(backend_name, backend))
     except Exception as error:
         connection.send(error)
         return
-    # Tracing makes many objects that live long: looking through them again and again takes a seventh of the time.
+    # Tracing makes many objects that live long; collecting garbage among them takes a seventh of the time.
     gc.freeze()
     gc.set_threshold(100_000, 50, 1000)
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns that a function is traced for many shapes
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of functions traced for many shapes
     cases = {case.name: case for case in all_cases()}
     targets = {dtype: Target(backend, dtype, device, backend_name) for dtype in DTYPES}
     while tasks := connection.recv():

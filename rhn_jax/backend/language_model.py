@@ -114,7 +114,7 @@ class JaxModel:
     ) -> tuple[Any, list[Any]]:
         window = self._training_window(tokens, targets, state, masks, length)
         regularization = self._regularization(activation_regularization, temporal_activation_regularization)
-        # As arrays, not as Python numbers: a new value is then no reason to compile anew.
+        # As arrays, not as Python numbers: then a new value needs no new program.
         rates = Rates(*(self._dtype.type(rate) for rate in (learning_rate, weight_decay, max_grad_norm)))
         self._params, self._memory, loss, new_state, self.last_grad_norm = self._run(
             programs.train_step, self._update, self._params, self._memory, window, rates, regularization, self._mesh
@@ -161,7 +161,7 @@ class JaxModel:
         return None if self._processes is None else self._processes.mesh
 
     def _run(self, compiled: Callable[..., Any], *arguments: Any) -> Any:
-        """The result of a compiled function below; the precision of products is a part of what it is compiled for."""
+        """The result of a compiled function, in the model's precision: there is one program for each precision."""
         with self._precision.products():
             return compiled(self._graph, *arguments)
 
@@ -175,7 +175,7 @@ class JaxModel:
     ) -> Window:
         """The arguments, checked, in the dtypes that the compiled functions are for.
 
-        They are copied: JAX may read a NumPy array that it is given after the call has returned.
+        They are copied: JAX may still read the caller's NumPy arrays after the call has returned.
         """
         tokens, targets = check_window(self.config, tokens, targets, state, masks, length)
         return Window(
@@ -197,7 +197,7 @@ class JaxModel:
         masks: VariationalMasks | None,
         length: int | None,
     ) -> Window:
-        """As `_window`; of several processes, the window of the whole batch."""
+        """As `_window`; with several processes, the window of the whole batch."""
         if self._processes is None:
             return self._window(tokens, targets, state, masks, length)
         tokens, targets = check_window(self.config, tokens, targets, None, masks)
@@ -215,11 +215,11 @@ class JaxModel:
         )
 
     def _own_state(self, state: State) -> list[Array]:
-        # On the model's own device from the first window on: elsewhere it would be compiled for a second time.
+        # On the model's own device for the first window too; otherwise the step would be compiled twice.
         return [self._to_device(s if isinstance(s, Array) else np.array(s, self._dtype)) for s in state]
 
     def _to_spec(self, params: nnx.State) -> dict[str, NDArray]:
-        """Copies of the parameters, or of anything else in their structure, by the specification's names."""
+        """Copies of the parameters, or of anything with the same structure, by the specification's names."""
         return nnx.merge(self._graph, params).export_parameters()
 
     def _from_spec(self, tensors: Mapping[str, NDArray]) -> nnx.State:

@@ -21,7 +21,7 @@ from rhn.port_tools import Window
 from rhn.processes import ALONE, Processes, ProcessLostError, launched_processes
 from rhn.spec.masks import VariationalMasks
 
-_SECONDS = 30  # without a sign of life: a process is taken for lost
+_SECONDS = 30  # after which a process that sends nothing counts as lost
 _ROWS = PartitionSpec("rows")  # batch first
 _ROWS_SECOND = PartitionSpec(None, "rows")  # gates first
 _MASKS = VariationalMasks(_ROWS, _ROWS_SECOND, _ROWS_SECOND, _ROWS, update=_ROWS, carried=_ROWS)
@@ -56,7 +56,7 @@ class JaxProcesses(Processes):
         """The window of the whole batch, its rows on the devices, from the rows of this process."""
 
         def place(spec: PartitionSpec, own: Any) -> Any:
-            if own is None or isinstance(own, Array):  # a state that has come out of the step before
+            if own is None or isinstance(own, Array):  # a state that the step before has returned
                 return own
             return jax.make_array_from_process_local_data(NamedSharding(self.mesh, spec), own)
 
@@ -65,7 +65,7 @@ class JaxProcesses(Processes):
         return Window(place(_ROWS, tokens), place(_ROWS, targets), own_state, _by_kind(place, masks), length)
 
     def own_rows(self, array: Array) -> NDArray[Any]:
-        """The rows of this process, of an array that `cut` or a step has laid out by rows; or all of what is alike."""
+        """This process's rows of an array that `cut` or a step has distributed by rows; a replicated array whole."""
         if array.is_fully_addressable or array.is_fully_replicated:
             return np.array(array, order="C")
         shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start)
@@ -74,7 +74,7 @@ class JaxProcesses(Processes):
 
 @contextmanager
 def lost_processes() -> Iterator[None]:
-    """Within it, an error of the devices is that of a process that has ended.
+    """Within it, an error of the devices means that another process has ended.
 
     Raises:
         ProcessLostError: there was one.
@@ -89,7 +89,7 @@ def lost_processes() -> Iterator[None]:
 
 
 def sum_over_rows(mesh: Mesh, function: Callable[[Any, Window], Any], params: Any, window: Window) -> Any:
-    """Loss, state and gradients of `function` over all rows of the window, from those over the rows of each device.
+    """Loss, state and gradients of `function` for all rows of the window, computed from the rows of each device.
 
     One all-reduce sums loss and gradients.
     """
@@ -127,7 +127,7 @@ def join_processes(device: str | None) -> Processes:
 
 
 def _by_kind(function: Callable[[PartitionSpec, Any], Any], masks: VariationalMasks | None) -> VariationalMasks | None:
-    """`function` of how the rows of each mask are cut, and the mask."""
+    """Apply `function` to each mask and the way in which its rows are distributed."""
     if masks is None:
         return None
 

@@ -37,13 +37,13 @@ def log_likelihoods(graph: nnx.GraphDef, params: nnx.State, window: Window) -> t
         scores = jax.lax.map(lambda row: -cross_entropy(module.logits(row[0]), row[1]), inputs, batch_size=chunk)
         return scores.reshape(window.targets.T.shape).T, top.state
     logits, new_state = forward(graph, params, window)
-    # Time first, as the model made the logits: no copy of them.
+    # Time first, as in the model's logits, so that they are not copied.
     return -cross_entropy(logits.swapaxes(0, 1), window.targets.T).T, new_state
 
 
 @jax.jit
 def negative_sum(log_likelihoods: Array) -> Array:
-    """What `evaluate_step` adds to `log_likelihoods`: no program of a whole window for each of the two."""
+    """The second half of `evaluate_step`, after `log_likelihoods`: the two share the large program."""
     return -log_likelihoods.sum()
 
 

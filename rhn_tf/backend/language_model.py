@@ -62,11 +62,11 @@ class TensorFlowModel:
             )
             self.module.build((None, None))
             self.last_grad_norm: Any = tf.zeros((), dtype)
-        # XLA makes one program of each of these per shape of the window and kind of masks. It would make another one
-        # for calls from Python than for calls from a graph, so all calls are from the graphs below.
+        # XLA compiles each of these once per shape of the window and kind of masks. It would compile it again
+        # for calls from Python, so all calls come from the graphs below.
         self._compiled_forward = tf.function(self._forward, jit_compile=True)
         self._compiled_gradients = tf.function(self._gradients, jit_compile=True)
-        # Those are traced for the first shape, and then once more for all others.
+        # The graphs are traced for the first shape, and then once more for all others.
         self._call_forward = tf.function(lambda *window: self._compiled_forward(*window), reduce_retracing=True)
         self._call_gradients = tf.function(self._gradients_of_all, reduce_retracing=True)
         self._call_log_likelihoods = tf.function(self._log_likelihoods, reduce_retracing=True)
@@ -164,7 +164,7 @@ class TensorFlowModel:
     def to_numpy(self, array: Any) -> NDArray:
         return np.array(array)
 
-    # Tensors in, tensors out. Scalars are tensors too, so that another rate is no new program.
+    # Tensors in, tensors out. Scalars are tensors too, so that another rate needs no new program.
 
     def _forward(
         self, tokens: tf.Tensor, state: list[tf.Tensor], masks: VariationalMasks
@@ -192,7 +192,7 @@ class TensorFlowModel:
         return top.masked, top.state
 
     def _scores(self, top: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """(rows,) in nats, of what the softmax layer sees (rows, H)."""
+        """Log-likelihoods (rows,) in nats, from the inputs of the softmax layer (rows, H)."""
         return -cross_entropy(self.module.logits(top[tf.newaxis])[0], targets)
 
     def _gradients(
@@ -213,7 +213,7 @@ class TensorFlowModel:
     def _gradients_of_all(
         self, window: Window, weight_decay: tf.Tensor, regularization: Regularization
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-        """As `_gradients`, of the rows of all processes."""
+        """As `_gradients`, for the rows of all processes."""
         if self._processes is None:
             return self._compiled_gradients(window, weight_decay, regularization)
         loss, gradients, new_state = self._compiled_gradients(window, None, regularization)
@@ -242,7 +242,7 @@ class TensorFlowModel:
     def _parameters(self) -> list[tf.Variable]:
         return [variable.value for variable in self.module.parameters]
 
-    # From what a caller has to tensors on the device.
+    # From the caller's arrays to tensors on the device.
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:

@@ -93,7 +93,7 @@ class TensorFlowLayer:
             before = state[2 * number :][:2]
             if masks is None:
                 x, *after = layer(x, initial_state=before, mask=mask)
-            else:  # which Keras' wrapper does not hand on
+            else:  # which Keras' wrapper does not pass on
                 forward, reverse = (
                     direction(x, initial_state=[s], mask=mask, masks=_masks_of_cell(masks, 2 * number + i))
                     for i, (direction, s) in enumerate(
@@ -107,7 +107,7 @@ class TensorFlowLayer:
     def _gradients(
         self, d_outputs: tf.Tensor, d_state: list[tf.Tensor], x: tf.Tensor, state: list[tf.Tensor], *rest: Any
     ) -> tuple[list[list[tf.Tensor]], tf.Tensor, list[tf.Tensor]]:
-        """Per cell the gradients of its parameters, and those of x and of the states."""
+        """Gradients of the parameters of each cell, of x and of the states."""
         parameters = [[variable.value for variable in cell.parameters] for cell in self._cells()]
         with tf.GradientTape() as tape:
             tape.watch([x, *state])
@@ -122,7 +122,7 @@ class TensorFlowLayer:
     def _tensors(
         self, x: ArrayLike, state: State | None, lengths: ArrayLike | None, masks: VariationalMasks | None
     ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor | None, VariationalMasks | None]:
-        """Input, states, and the mask (B, T) and dropout masks that there are."""
+        """Input, states, and, if given, the mask (B, T) and the dropout masks."""
         sequences = self._tensor(x)  # (B, T, E)
         mask = None if lengths is None else tf.sequence_mask(lengths, sequences.shape[1])  # (B, T)
         if state is None:
@@ -134,6 +134,6 @@ class TensorFlowLayer:
 
 
 def _masks_of_cell(masks: VariationalMasks, number: int) -> VariationalMasks:
-    """Those of one layer and direction, as masks of a layer of its own."""
+    """The masks of one layer and direction, as masks of a single layer."""
     input_mask, state_mask, update_mask = ([] if mask is None else [mask] for mask in masks.of_layer(number))
     return VariationalMasks(input=input_mask or None, state=state_mask or None, update=update_mask or None)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rhn.processes import ALONE, Processes, ProcessLostError, launched_processes
 from rhn.spec.arguments import refusal
 
-# What a collective operation fails with when one of its processes is gone.
+# Errors of a collective operation when one of its processes has ended.
 _LOST = (
     *(tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError),
     *(tf.errors.DeadlineExceededError, tf.errors.FailedPreconditionError),

@@ -133,7 +133,7 @@ class TorchModel:
 
     def load_optimizer_state(self, state: OptimizerState) -> None:
         self._update = Update(self.config, self._optimizer, dict(self.module.named_parameters()), state)
-        # Anew: a captured step goes on changing what was remembered when it was captured.
+        # New steps: a captured step would change the tensors that it was captured with.
         self._static_steps = StaticSteps(self._device) if self._is_static else None
 
     def zero_state(self, batch_size: int) -> list[Any]:
@@ -158,12 +158,12 @@ class TorchModel:
         return loss, new_state, norm
 
     def _evaluate(self, window: Window) -> tuple[Tensor, list[Tensor]]:
-        """As `evaluate_step`, of a window on the device."""
+        """As `evaluate_step`, for a window on the device."""
         with torch.no_grad(), self._precision.products():
             return self.module.negative_log_likelihood(*window)
 
     def _note_step(self) -> None:
-        """A step has been handed to the device; a CPU has done it by now."""
+        """Note that a step was given to the device; a CPU has finished it by now."""
         if self._device.type == "cuda":
             done = torch.cuda.Event()
             done.record(torch.cuda.current_stream(self._device))
@@ -217,7 +217,7 @@ class TorchBackend:
     Args:
         recurrence: see `RHN`.
         static_steps: steps of training and evaluation run on buffers that never move, on a GPU as CUDA graphs; None: on
-            a GPU only, since they gain nothing elsewhere.
+            a GPU only, because nothing is gained elsewhere.
     """
 
     name = "torch"

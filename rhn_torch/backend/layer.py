@@ -75,7 +75,7 @@ class TorchLayer:
         return self.module.export_parameters()
 
     def _tensor(self, array: ArrayLike | Sequence[ArrayLike]) -> Tensor:
-        """A copy, on the device; of a list, its entries stacked."""
+        """A copy on the device; the entries of a list are stacked."""
         if isinstance(array, list | tuple):
             return torch.stack([self._tensor(entry) for entry in array])
         return to_device(array, self._dtype, self._device).clone()

@@ -51,7 +51,7 @@ def join_processes(device: str | None) -> Processes:
     if not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group()  # for arrays in the host's memory too: gloo is there beside NCCL
+        dist.init_process_group()  # NCCL and gloo together: gloo gathers arrays in the host's memory
         atexit.register(dist.destroy_process_group)
     return TorchProcesses(dist.get_rank(), count, shares=count, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
 

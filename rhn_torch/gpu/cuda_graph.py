@@ -27,7 +27,7 @@ class StepInputs(NamedTuple):
     learning_rate: Tensor | None  # ()
 
     def map(self, function: Callable[[Tensor], Any]) -> StepInputs:
-        """The same structure of what `function` makes of every tensor, one after the other."""
+        """The same structure, with `function` applied to every tensor in turn."""
         tokens, targets, state, masks, length = self.window
         window = Window(
             function(tokens),
@@ -39,7 +39,7 @@ class StepInputs(NamedTuple):
         return StepInputs(window, None if self.learning_rate is None else function(self.learning_rate))
 
     def arguments(self) -> tuple[Any, ...]:
-        """Those that are there."""
+        """The arguments that are not None."""
         return (self.window,) if self.learning_rate is None else (self.window, self.learning_rate)
 
     def tensors(self) -> list[Tensor]:
@@ -49,7 +49,7 @@ class StepInputs(NamedTuple):
         return found
 
     def form(self) -> tuple[Any, ...]:
-        """The same for two steps of a kind if and only if all shapes are, and both have the same kinds of masks."""
+        """Two steps have the same form if and only if all shapes are equal and both have the same kinds of masks."""
         kinds = tuple(part is not None for part in (*self.window.masks, self.window.length))
         return self.learning_rate is None, kinds, tuple(tensor.shape for tensor in self.tensors())
 
@@ -71,10 +71,10 @@ class StaticSteps:
     def __call__(
         self, step: Callable[..., Results], window: Window, learning_rate: float | None = None, *numbers: Any
     ) -> Results:
-        """Results of `step`, which is not kept: of (window, learning_rate, *numbers) the one step that trains, of
-        (window) the one that evaluates. Its window is on the device, and so is the rate, () and float64.
+        """Results of `step`, which is not kept: with (window, learning_rate, *numbers) the training step, with
+        (window) the evaluation step. The window and the rate, () and float64, are on the device.
 
-        Besides its arguments it may read and change, in place, what outlives this object.
+        A step may also read tensors that outlive this object, and change them in place.
         """
         rate = None if learning_rate is None else torch.tensor(learning_rate, dtype=torch.float64)
         inputs = StepInputs(window, rate)
@@ -87,8 +87,8 @@ class StaticSteps:
 class _StaticStep:
     """Steps of one form.
 
-    On a GPU the first runs as it is, which initialises every library that it needs; the second is captured, and from
-    then on replayed. Every one counts: nothing is run for warming up only, and a form that comes once has no graph.
+    On a GPU the first step runs normally, which initialises the libraries; the second is captured, and from
+    then on replayed. No step is run for warming up only, and a form that occurs once has no graph.
     """
 
     def __init__(self, inputs: StepInputs, device: torch.device, recorder: CudaRecorder | None) -> None:
@@ -113,7 +113,7 @@ class _StaticStep:
         if self._replay is None:
             try:
                 self._replay = self._recorder.capture(step)
-            except RuntimeError as error:  # as nothing has been computed yet, the step can be taken as it is
+            except RuntimeError as error:  # capturing computes nothing, so the step can still be run normally
                 warnings.warn(f"a step could not be captured as a CUDA graph: {error}", stacklevel=2)
                 self._recorder = None
                 return step()
@@ -122,14 +122,14 @@ class _StaticStep:
 
 
 def _copied(results: Any) -> Any:
-    """The same structure of new tensors."""
+    """The same structure with copied tensors."""
     return results.clone() if isinstance(results, Tensor) else type(results)(map(_copied, results))
 
 
 class CudaRecorder:
     """Captures functions as CUDA graphs, all on one stream and in shared memory.
 
-    Sharing it is safe for functions of which no two run at a time, and whose results are copied before another runs.
+    Sharing the memory is safe if no two functions run at a time, and results are copied before the next one runs.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -137,7 +137,7 @@ class CudaRecorder:
         self._pool = torch.cuda.graph_pool_handle()
 
     def warm_up(self, function: Callable[[], Results]) -> Results:
-        """Run it on the stream of the captures: some libraries keep a workspace for every stream."""
+        """Run `function` on the stream of the captures: some libraries keep a workspace for every stream."""
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
@@ -146,9 +146,9 @@ class CudaRecorder:
         return results
 
     def capture(self, function: Callable[[], Results]) -> Callable[[], Results]:
-        """What does the same as `function`, into the same results every time. Nothing has been computed yet.
+        """A function that repeats `function` and writes into the same results every time. Capturing computes nothing.
 
-        What other threads do on the GPU meanwhile does not disturb it.
+        The work of other threads on the GPU does not disturb it.
 
         Raises:
             RuntimeError: it cannot be captured.
@@ -165,5 +165,5 @@ class CudaRecorder:
 
 
 def recorder_on(device: torch.device) -> CudaRecorder | None:
-    """None where there is nothing to gain."""
+    """A recorder for the device; None if it is not a GPU."""
     return CudaRecorder(device) if device.type == "cuda" else None

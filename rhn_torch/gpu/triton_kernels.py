@@ -172,7 +172,7 @@ def _activate(z, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def _slope(h, ACTIVATION: tl.constexpr):
-    """Of the activation, as a function of its value."""
+    """Derivative of the activation, as a function of its value."""
     if ACTIVATION == "tanh":
         slope = 1 - h * h
     elif ACTIVATION == "sigmoid":

@@ -34,7 +34,7 @@ def triton_recurrence(
 ) -> Tensor:
     """As `fast_recurrence`, on an NVIDIA GPU, in float32.
 
-    With an `update_mask`, which the kernels do not know, it is `fast_recurrence`.
+    With an `update_mask`, which the kernels do not support, it calls `fast_recurrence`.
 
     Raises:
         ValueError: `state_mask` requires a gradient, or the parameters are not float32.

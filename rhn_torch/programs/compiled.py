@@ -25,7 +25,7 @@ def compiled_recurrence(
     dtype_of_factors: torch.dtype,
     keep: Sequence[str],
 ) -> Tensor:
-    """As `fast_recurrence`; `keep` says what the backward will need, () if there will be none."""
+    """As `fast_recurrence`; `keep` names what the backward will need, () without a backward."""
     masks = state_mask, update_mask
     arguments = projected, state, list(recurrent_weights), biases, *masks, activation, padding, dtype_of_factors
     outputs, _, _ = _forward(*arguments, "states" in keep, "gates" in keep)

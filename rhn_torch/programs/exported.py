@@ -22,9 +22,9 @@ def exported_recurrence(
     update_mask: Tensor | None = None,
     padding: Tensor | None = None,
 ) -> Tensor:
-    """As `plain_recurrence`, whose operations are all functional, as export wants them; `padding` is of no use there.
+    """As `plain_recurrence`: export needs operations that change nothing in place. `padding` is not used here.
 
-    Where the export leaves the number of time steps open, they are a loop in the program. A traced program is for the
+    If the export leaves the number of time steps open, the program has a loop over them. A traced program is for the
     number with which it was traced, and refuses any other.
     """
     if torch.jit.is_tracing() and not torch.onnx.is_in_onnx_export():
@@ -54,5 +54,5 @@ def _is_of_length(projected: Tensor, length: int) -> Tensor:
 def _length_check() -> Callable[[Tensor, int], Tensor]:
     """`_is_of_length` in TorchScript: a trace keeps no check that Python makes."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # so are traces, and these need it
+        warnings.simplefilter("ignore", DeprecationWarning)  # traces are deprecated too, and need it
         return torch.jit.script(_is_of_length)

@@ -10,10 +10,10 @@ Pair = tuple[str, Any, str, Any]
 
 
 def pairwise(factors: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Rows that give each factor one of its values, such that any two values of two factors meet in some row.
+    """Rows with one value for each factor, such that any two values of two factors occur together in some row.
 
     Greedy and deterministic: each row starts from the first pair not yet covered, in the order of `factors`, and each
-    further factor takes the value that covers most new pairs with the values chosen so far. Among equal ones the
+    further factor takes the value that covers most new pairs with the values chosen so far. Among equal values the
     choice rotates with the row's number, so that no value is preferred throughout.
     """
     uncovered = dict.fromkeys(all_pairs(factors))  # an ordered set

@@ -21,7 +21,7 @@ from rhn_conformance.case import Answers, Case, LayerInputs
 from rhn_conformance.cases.numbers import float32
 from rhn_conformance.checks import LAYER_CHECKS
 
-# Indices of draws; those of the parameters, of the states and of the masks count up from theirs.
+# Indices of draws. Parameters, states and masks each count up from their own first index.
 _PARAMETERS, _X, _D_OUTPUTS, _STATE, _D_STATE, _INPUT_MASK, _STATE_MASK, _UPDATE_MASK = range(0, 8000, 1000)
 _KEEP = 0.5
 
@@ -118,14 +118,14 @@ def make_layer_inputs(description: LayerDescription) -> LayerInputs:
 
 @cache
 def layer_answers(description: LayerDescription) -> Answers:
-    """What the reference answers in float64; both dtypes are compared with it."""
+    """The reference's answers in float64; both dtypes are compared with them."""
     inputs = make_layer_inputs(description)
     layer = inputs.build(ReferenceBackend(), "float64", None)
     return {check.name: check.ask(layer, inputs) for check in LAYER_CHECKS}
 
 
 def layer_cases() -> list[Case]:
-    """All of them, from simple to composite."""
+    """All layer cases, from simple to composite."""
     return [
         Case(
             name=description.name,

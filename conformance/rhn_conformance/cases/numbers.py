@@ -20,7 +20,7 @@ NOTHING_DROPPED = DropRates()
 # Indices of draws besides the parameters', which count up from 0.
 _TOKENS, _STATE = 10_000, 20_000
 
-# The first number with which the masks of every case drop something and keep something.
+# The first step number for which the masks of every case drop something and keep something.
 _DRAW = 7
 
 
@@ -37,19 +37,19 @@ class Description:
         num_steps: training steps, each on a window of its own.
         rates: drop rates of the masks; 0 gives no mask of that kind.
         time_masks: input and output masks are drawn for each time step.
-        reset_probability: of a row to start a window from zero.
+        reset_probability: probability that a row starts a window from zero.
         given_state: start from a random state, not from zero.
         repeat_tokens: draw tokens from three word types only.
         weight_scale: weights are uniform in (-weight_scale, weight_scale), biases too.
         saturated: add +20 or -20 to two thirds of all gate biases.
-        optimizer: of the training steps.
+        optimizer: update rule of the training steps.
         averaging: the weights are averaged from the first step on.
         recompute: the backend may compute parts of the forward again in the backward.
-        learning_rate: of the optimiser.
+        learning_rate: learning rate of the optimiser.
         weight_decay: coefficient; 0 is none.
         extras: further arguments of the training steps, by name.
-        max_grad_norm: clipping is active if the gradient is longer than that.
-        dtypes: that it is run in.
+        max_grad_norm: clipping is active if the gradient norm is larger.
+        dtypes: the dtypes in which the case is run.
     """
 
     name: str
@@ -144,7 +144,7 @@ def _state(description: Description, seed: int) -> list[NDArray]:
 
 
 def representable(masks: VariationalMasks) -> VariationalMasks:
-    """The same masks with each entry rounded to float32, so that both dtypes see one and the same value."""
+    """The masks with each entry rounded to float32, so that both dtypes see the same value."""
     return masks.map(float32)
 
 

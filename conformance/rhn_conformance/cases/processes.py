@@ -1,4 +1,4 @@
-"""Two processes are one (SPEC.md 9.1): the same training by both, with all masks, weight decay and clipping on.
+"""Two processes train like one (SPEC.md 9.1): the same training, with all masks, weight decay and clipping on.
 
 A backend is asked in two processes of this machine. `python -m rhn_conformance.cases.processes BACKEND FILE` is one of
 them; what the frameworks' own launchers say to a process stands in its environment.
@@ -31,7 +31,7 @@ from rhn_conformance.case import Answers, Case, Check, Inputs, Tensors
 from rhn_conformance.cases.numbers import Description, make_inputs
 
 COUNT = 2
-SECONDS = 300.0  # that two processes may take; most of it for compiling
+SECONDS = 300.0  # the most that two processes may take, mainly for compiling
 
 _SGD = Description(
     name="processes-sgd",
@@ -57,7 +57,7 @@ class ProcessesInputs:
 
     @property
     def parameters(self) -> Parameters:
-        """Of the first training."""
+        """The parameters of the first training."""
         return self.trainings[0].parameters
 
     @property
@@ -71,7 +71,7 @@ class ProcessesInputs:
         return "processes"
 
     def build(self, backend: Backend, dtype: str, device: str | None) -> Tensors:
-        """The answers already: the processes are gone when they have given them. `device` is the CPU always."""
+        """Start the processes and return all their answers at once. `device` is always the CPU."""
         if getattr(backend, "emulates_processes", False):
             return train_all(backend, Processes(shares=COUNT), self)
         answers = train_in_processes(backend.name, COUNT)
@@ -85,7 +85,7 @@ PROCESSES = Check("processes", ("9.1",), lambda answers, inputs: answers)
 
 
 def processes_case() -> Case:
-    """In float64: what another order of summation may change is then far below what a mistake does."""
+    """The case, in float64: another order of summation then changes far less than a mistake does."""
     return Case(
         name="two-processes",
         clauses=("9.1",),
@@ -99,7 +99,7 @@ def processes_case() -> Case:
 
 @cache
 def processes_inputs() -> ProcessesInputs:
-    """Of the one case."""
+    """The inputs of the case."""
     return ProcessesInputs((make_inputs(_SGD), make_inputs(_ADAM)))
 
 
@@ -109,7 +109,7 @@ def _answers() -> Answers:
 
 
 def train_all(backend: Backend, processes: Processes, inputs: ProcessesInputs) -> Tensors:
-    """Loss and norm of every step, and what is left at the end, with the rows of all processes put together."""
+    """Loss and norm of every step, and the final state and weights, with the rows of all processes put together."""
     return {
         f"{training.optimizer.name}: {name}": tensor
         for training in inputs.trainings
@@ -141,10 +141,10 @@ def _train(backend: Backend, processes: Processes, inputs: Inputs) -> Tensors:
 
 
 def train_in_processes(backend: str, count: int) -> list[Tensors]:
-    """What each of `count` processes answers.
+    """The answers of each of `count` processes.
 
     Raises:
-        RuntimeError: one of them has failed; the message is the end of what it said.
+        RuntimeError: a process has failed; the message is the end of its output.
     """
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{rank}.npz" for rank in range(count)]
@@ -170,7 +170,7 @@ def train_in_processes(backend: str, count: int) -> list[Tensors]:
 
 
 def environments(count: int) -> list[dict[str, str]]:
-    """For each of `count` processes on this machine, what tells it so: to PyTorch, to JAX and to TensorFlow."""
+    """Environment variables for each of `count` processes, by which PyTorch, JAX and TensorFlow find the others."""
     *workers, port = (f"localhost:{_free_port()}" for _ in range(count + 1))
     return [
         {

@@ -21,12 +21,12 @@ from rhn_conformance.cases.numbers import Description, make_inputs
 from rhn_conformance.checks import checks_of
 
 ALL_MASKS = DropRates(drop_embedding=0.3, drop_input=0.4, drop_state=0.3, drop_output=0.5)
-CLIPPED = 0.5  # a gradient norm that every case exceeds, and every case stays below `Description.max_grad_norm`
-DECAY = 0.05  # so large that a mistake with it shows
+CLIPPED = 0.5  # every case has a larger gradient norm, and a smaller one than `Description.max_grad_norm`
+DECAY = 0.05  # large enough for a mistake to show
 
 
 def _config(**options: Any) -> RHNConfig:
-    """Small, all sizes different, and nothing optional switched on."""
+    """A small configuration: all sizes differ, and nothing optional is switched on."""
     plain: dict[str, Any] = {
         "vocab_size": 11,
         "hidden_size": 6,
@@ -133,7 +133,7 @@ def _growing_cases() -> list[Description]:
 
 
 def _cases_beyond_the_paper(plain: Description, with_all_masks: Description) -> list[Description]:
-    """The update mask alone; then all at once, in few cases: each is a program to compile."""
+    """The update mask alone; then everything at once, in few cases, because each is a program to compile."""
     everything = replace(
         with_all_masks,
         name="beyond-the-paper",
@@ -204,7 +204,7 @@ def _optimizer_cases(plain: Description) -> list[Description]:
     ]
 
 
-# Every value of every option. Tying and embedding width are one factor, since the one fixes the other.
+# Every value of every option. Tying and embedding width are one factor, because they depend on each other.
 FACTORS: dict[str, tuple[Any, ...]] = {
     "recurrence_depth": (1, 2, 3),
     "embedding": ("tied", "as wide", "narrower"),
@@ -248,7 +248,7 @@ def _pair_case(name: str, row: dict[str, Any]) -> Description:
 
 
 def _extreme_cases() -> list[Description]:
-    """Where careless arithmetic overflows, cancels or drifts."""
+    """Cases in which careless arithmetic overflows, cancels or drifts."""
     plain = Description("", ("6.2",), _config())
     return [
         replace(plain, name="smallest", clauses=("1.1",), config=_smallest(), batch_size=1, length=1),
@@ -267,7 +267,7 @@ def _extreme_cases() -> list[Description]:
             plain,
             name="dropout-0.9",
             clauses=("4.1", "6.2"),
-            # Units that are kept count tenfold. With weights as large as elsewhere the state is chaotic: the error
+            # Masks multiply the kept units by ten. With the usual weights the state would be chaotic: the error
             # of any arithmetic grows a thousandfold in four time steps, and says nothing about the backend.
             weight_scale=0.1,
             rates=DropRates(0.9, 0.9, 0.9, 0.9),
@@ -293,14 +293,14 @@ def _checks(description: Description) -> tuple[Check, ...]:
 
 @cache
 def reference_answers(description: Description) -> Answers:
-    """What the reference answers in float64; both dtypes are compared with it."""
+    """The reference's answers in float64; both dtypes are compared with them."""
     inputs = make_inputs(description)
     model = ReferenceBackend().build(inputs.config, inputs.parameters, "float64", optimizer=inputs.optimizer)
     return {check.name: check.ask(model, inputs) for check in _checks(description)}
 
 
 def synthetic_case(description: Description) -> Case:
-    """The case that is described: every check, against the reference."""
+    """The described case: every check, against the reference."""
     return Case(
         name=description.name,
         clauses=description.clauses,
@@ -312,5 +312,5 @@ def synthetic_case(description: Description) -> Case:
 
 
 def synthetic_cases() -> list[Case]:
-    """All of them, from simple to composite."""
+    """All these cases, from simple to composite."""
     return [synthetic_case(description) for description in DESCRIPTIONS]

@@ -1,4 +1,4 @@
-"""One hundred training steps on real text, in which errors add up that a single step would hide."""
+"""One hundred training steps on real text: errors that a single step would hide add up."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SEED = 1
 
 
 def trajectory_case() -> Case:
-    """All masks, clipping and weight decay on, state handed over; in float64, where nothing excuses a difference."""
+    """All masks, clipping and weight decay on, state carried over; in float64, where no difference is excusable."""
     return Case(
         name="trajectory",
         clauses=("4.6", "5.5"),

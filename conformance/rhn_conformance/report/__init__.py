@@ -16,7 +16,7 @@ from rhn_conformance.results import Result, Run
 def write_report(runs: Sequence[Run], results: Sequence[Result], folder: Path) -> list[Path]:
     """Write CONFORMANCE.md, conformance.html and badges/<backend>.json and .svg into `folder`; returns their paths.
 
-    Where several runs hold the same check of the same backend, the last one counts.
+    If several runs have the same check of the same backend, the last one counts.
 
     Raises:
         ValueError: there are no results.
@@ -32,7 +32,7 @@ def write_report(runs: Sequence[Run], results: Sequence[Result], folder: Path) -
         folder / "conformance.html": render_page(runs, results),
     }
     for backend in dict.fromkeys(result.backend for result in results):
-        name = quote(backend, safe="")  # whatever the backend is called, its badge stays in the folder
+        name = quote(backend, safe="")  # no name of a backend can put its badge outside the folder
         data = badge(backend, results)
         files[folder / "badges" / f"{name}.json"] = json.dumps(data, indent=1) + "\n"
         files[folder / "badges" / f"{name}.svg"] = draw_badge(data)
@@ -43,6 +43,6 @@ def write_report(runs: Sequence[Run], results: Sequence[Result], folder: Path) -
 
 
 def latest(results: Iterable[Result]) -> list[Result]:
-    """Of several results of the same thing, the last."""
+    """The last of several results of the same check."""
     by_key = {(r.case, r.check, r.backend, r.device, r.dtype, r.against): r for r in results}
     return list(by_key.values())

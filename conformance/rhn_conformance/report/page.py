@@ -50,5 +50,5 @@ def _check(result: Result) -> dict[str, Any]:
 
 
 def _short(number: float) -> float | None:
-    """Three digits, which is what the page shows; None if it is not finite."""
+    """The value to three digits, as the page shows it; None if it is not finite."""
     return float(f"{number:.2e}") if math.isfinite(number) else None

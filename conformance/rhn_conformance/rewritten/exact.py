@@ -21,7 +21,7 @@ from rhn_conformance.case import Answers, Inputs, Tensors
 from rhn_conformance.checks import checks_of
 from rhn_conformance.rewritten.rewrite import rewritten_reference
 
-_CONTEXT = decimal.Context(prec=50, Emin=-99_999, Emax=99_999)  # digits; far more than cancellation can eat
+_CONTEXT = decimal.Context(prec=50, Emin=-99_999, Emax=99_999)  # digits; far more than cancellation can lose
 
 _FLAT = 100  # beyond this, tanh is 1 to 86 digits
 
@@ -91,13 +91,13 @@ class Exact:
 
 
 def exact_answers(inputs: Inputs) -> Answers:
-    """What the specification says, to 50 digits, rounded to float64 once."""
+    """The specification's answers, computed to 50 digits and rounded to float64 once."""
     model = exact_model(inputs.config, inputs.parameters)
     return {check.name: _rounded(check.ask(model, inputs)) for check in checks_of(inputs)}
 
 
 def exact_model(config: RHNConfig, parameters: Mapping[str, NDArray]) -> Model:
-    """The reference with these parameters; losses, norms and states that it returns are exact, or arrays of such."""
+    """The reference with these parameters; losses, norms and states are `Exact` numbers, or arrays of them."""
     backend = rewritten_reference(
         "exact",
         edits=[

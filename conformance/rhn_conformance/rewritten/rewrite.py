@@ -39,7 +39,7 @@ def rewritten_reference(name: str, edits: Sequence[Edit], everywhere: Sequence[E
     for old, new in everywhere:
         sources = {module: source.replace(old, new) for module, source in sources.items()}
 
-    # From the lowest to the highest; each is given the changed ones below it in the place of what it imported.
+    # From the lowest to the highest: each imports the changed modules below it in place of the original ones.
     new_reference = _execute(reference, sources[reference], name)
     new_layers = _execute(layers, sources[layers], name)
     _put_into(new_layers, new_reference, ("layer_forward", "layer_backward"))
@@ -53,7 +53,7 @@ def rewritten_reference(name: str, edits: Sequence[Edit], everywhere: Sequence[E
 
 def _execute(module: ModuleType, source: str, name: str) -> ModuleType:
     new = ModuleType(f"{module.__name__}[{name}]")
-    sys.modules[new.__name__] = new  # where a dataclass looks for its own module while it is made
+    sys.modules[new.__name__] = new  # a dataclass looks here for its own module
     try:
         exec(compile(source, f"<{new.__name__}>", "exec"), new.__dict__)
     finally:

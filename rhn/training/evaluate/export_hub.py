@@ -1,4 +1,4 @@
-"""The command `export_hub`: a checkpoint as a folder that can be handed on, with a card for its readers."""
+"""The command `export_hub`: writes a checkpoint as a folder to share, with a model card."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rhn.training.report.model_card import model_card
 from rhn.training.run.checkpoint import TrainedModel, described_options, named_checkpoint
 from rhn.training.terminal.console import say
 
-# What is told of the run: how it was trained, and no place on the machine that did it.
+# The options that the folder shows: how the model was trained, but no file or folder of the machine.
 _TOLD = tuple(
     name
     for name, option in OPTIONS.items()
@@ -33,9 +33,9 @@ def export_hub(backend_name: str, values: Mapping[str, Any], given: Mapping[str,
     programs that look for `config.json`, and the card (`README.md`). No framework is loaded.
 
     Args:
-        backend_name: is not used: every backend writes the same.
+        backend_name: not used; every backend writes the same.
         values: of all options of this command line.
-        given: those that the user gave.
+        given: the options that the user gave.
 
     Raises:
         ValueError, OSError: with one sentence for the user.
@@ -72,7 +72,7 @@ def export_hub(backend_name: str, values: Mapping[str, Any], given: Mapping[str,
 
 
 def _check_folder(folder: Path) -> None:
-    """OptionError unless a folder can be made there: nothing that is there already is overwritten."""
+    """OptionError unless the folder can be made: nothing is overwritten."""
     if not folder.resolve().parent.is_dir():
         raise OptionError(f"folder={str(folder)!r} is not accepted: expected a name in a folder that exists")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
@@ -83,13 +83,13 @@ def _check_folder(folder: Path) -> None:
 
 
 def _stored(parameters: Mapping[str, NDArray], dtype: str | None) -> dict[str, NDArray]:
-    """The parameters as `dtype`; None: as they are.
+    """The parameters in `dtype`; None keeps their own.
 
     There is no bfloat16. It has the same size and a range that no trained model needs, and changes a score 50 times as
     much: by 1.3e-4 instead of 2.6e-6 nats for the model in docs/train.md.
 
     Raises:
-        OptionError: one is too large for it.
+        OptionError: a parameter is too large for `dtype`.
     """
     if dtype is None:
         return dict(parameters)

@@ -17,7 +17,7 @@ class Sampler(Protocol):
 
         Args:
             number: number of the trial.
-            before: the trial as an earlier process left it, if that was ended; the draw stays the same.
+            before: the trial as an earlier process left it; the draw stays the same. None for a new trial.
             checks: the validation scores of the trial so far, in nats.
         """
         ...
@@ -27,7 +27,7 @@ class Sampler(Protocol):
         ...
 
     def end(self, trial: Trial) -> None:
-        """Take note of how the current trial ended."""
+        """Record how the current trial ended."""
         ...
 
 
