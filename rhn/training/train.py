@@ -270,6 +270,10 @@ def _signals_noted() -> Iterator[list[int]]:
     previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield noted
+    except ProcessLostError:
+        # A launcher also sends SIGTERM to the processes that are left. They end anyway, and say why before they do.
+        previous[signal.SIGTERM] = signal.SIG_IGN
+        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import flax
@@ -119,7 +120,7 @@ class JaxModel:
         self._params, self._memory, loss, new_state, self.last_grad_norm = self._run(
             programs.train_step, self._update, self._params, self._memory, window, rates, regularization, self._mesh
         )
-        with lost_processes():
+        with self._together:
             self._in_flight.add(loss)
         return loss, new_state
 
@@ -153,16 +154,22 @@ class JaxModel:
     def to_numpy(self, array: Any) -> NDArray:
         if self._processes is None:
             return np.array(array, order="C")
-        with lost_processes():
+        with self._together:
             return self._processes.own_rows(array)
 
     @property
     def _mesh(self) -> Mesh | None:
         return None if self._processes is None else self._processes.mesh
 
+    @property
+    def _together(self) -> AbstractContextManager[None]:
+        """Within it, an error of the devices is a ProcessLostError, if there are several processes."""
+        several = self._processes is not None and self._processes.count > 1
+        return lost_processes() if several else nullcontext()
+
     def _run(self, compiled: Callable[..., Any], *arguments: Any) -> Any:
         """The result of a compiled function, in the model's precision: there is one program for each precision."""
-        with self._precision.products():
+        with self._precision.products(), self._together:
             return compiled(self._graph, *arguments)
 
     def _window(
@@ -220,7 +227,8 @@ class JaxModel:
 
     def _to_spec(self, params: nnx.State) -> dict[str, NDArray]:
         """Copies of the parameters, or of anything with the same structure, by the specification's names."""
-        return nnx.merge(self._graph, params).export_parameters()
+        with self._together:
+            return nnx.merge(self._graph, params).export_parameters()
 
     def _from_spec(self, tensors: Mapping[str, NDArray]) -> nnx.State:
         module = nnx.merge(self._graph, self._shapes)

@@ -22,6 +22,8 @@ from rhn.processes import ALONE, Processes, ProcessLostError, launched_processes
 from rhn.spec.masks import VariationalMasks
 
 _SECONDS = 30  # after which a process that sends nothing counts as lost
+# Errors of the devices that no other process causes: not enough memory, and what cannot be compiled.
+_OF_THIS_PROCESS = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
 _ROWS = PartitionSpec("rows")  # batch first
 _ROWS_SECOND = PartitionSpec(None, "rows")  # gates first
 _MASKS = VariationalMasks(_ROWS, _ROWS_SECOND, _ROWS_SECOND, _ROWS, update=_ROWS, carried=_ROWS)
@@ -83,7 +85,8 @@ def lost_processes() -> Iterator[None]:
         yield
     except (JaxRuntimeError, ValueError) as error:
         # On CPUs a failure of Gloo that is noticed late, when a result is read, is a ValueError.
-        if isinstance(error, ValueError) and "Gloo" not in str(error):
+        is_other_value = isinstance(error, ValueError) and "Gloo" not in str(error)
+        if is_other_value or str(error).startswith(_OF_THIS_PROCESS):
             raise
         raise ProcessLostError from error
 

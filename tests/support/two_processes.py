@@ -45,6 +45,7 @@ def check_killed_as_two_resumed_by_one(
     start: Callable[[Sequence[str]], tuple[Callable[[], object], Process]],
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
+    instead: str | None = None,
 ) -> int:
     """The weights at the end are those of one process throughout, but for the rounding of sums in another order.
 
@@ -53,6 +54,7 @@ def check_killed_as_two_resumed_by_one(
         start: starts two processes with the words of a command line: what kills one of them, and who then tells of it.
         folder: to work in.
         monkeypatch: of the test.
+        instead: what the one who tells of it may say in place of our sentence, where docs/several_gpus.md says so.
 
     Returns:
         The exit status of whoever told of it.
@@ -64,11 +66,12 @@ def check_killed_as_two_resumed_by_one(
     before = last.stat().st_mtime_ns
 
     kill, survivor = start(("with", "resume=runs/parts", "max_steps=None"))
+    # A new checkpoint: both train, and have met. However slow the machine is, this comes or they end.
     while last.stat().st_mtime_ns == before and survivor.poll() is None:
         time.sleep(0.02)
     kill()
     said = survivor.communicate(timeout=60)[0]  # within a minute
-    assert said.count(LOST) == 1, said
+    assert said.count(LOST) == 1 or (instead is not None and instead in said), said
     assert "shared by 2 processes" in said
 
     end = rhn.load_checkpoint(last)[1]["progress"]["step"] + 7

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 import rhn
+from rhn.processes import ProcessLostError
 from rhn.training import loop
 from rhn.training.command_line import run as run_command
 from rhn.training.options import DEFAULTS, OptionError, Options
@@ -203,6 +205,24 @@ def test_early_stopping(folder: Path, train: Train) -> None:
 def test_max_minutes(folder: Path, train: Train) -> None:
     out = train(folder, *OPTIONS, "epochs=100000", "max_minutes=0.01", "run=minutes")
     assert "max_minutes=0.01: stopped at step" in out
+
+
+def test_after_a_loss_a_launchers_signal_does_not_come_before_the_sentence(
+    tmp_path: Path, refusal: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(self: loop.Trainer) -> None:
+        raise ProcessLostError
+
+    monkeypatch.setattr(loop.Trainer, "train", lose)
+    (tmp_path / "text.txt").write_text(TEXT)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert "has ended, so this one ends too; continue with resume=runs/lost" in refusal(
+            tmp_path, *OPTIONS, "run=lost"
+        )
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_resume_needs_a_run(folder: Path, refusal: Train) -> None:
