@@ -12,6 +12,8 @@ from rhn.spec.config import RHNConfig
 from rhn.spec.optimizers import Optimizer, OptimizerState
 from rhn_torch.weights import from_spec, to_spec
 
+_MANY = 2**16  # elements; the float32 norm of fewer errs by less than 1e-6
+
 
 class Update:
     """Changes the parameters and the optimiser state in place, on the device. So nothing waits for the device, and the
@@ -48,7 +50,7 @@ class Update:
 
         A rate that is a tensor is () and float64, with the same result as the number.
         """
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
+        norm = torch.linalg.vector_norm(torch.stack([_norm(g) for g in gradients]))
         scale = max_grad_norm / norm.clamp(min=max_grad_norm)  # ()
         learning_rate = torch.as_tensor(learning_rate, dtype=torch.float64)
         if self._optimizer.name == "sgd":
@@ -125,3 +127,9 @@ class Update:
     def _arrays(self, tensors: Sequence[Tensor]) -> Tensors:
         """The inverse of `_tensors`; copies."""
         return to_spec(self._config, dict(zip(self._names, tensors, strict=True)))
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    """(): the 2-norm. On a CPU, one float32 sum over (10000, 830) squares errs by 2e-4; over rows first, by 1e-7."""
+    is_long_sum = tensor.dtype == torch.float32 and tensor.numel() > _MANY
+    return torch.linalg.vector_norm(torch.linalg.vector_norm(tensor, dim=-1) if is_long_sum else tensor)

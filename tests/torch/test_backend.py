@@ -12,8 +12,10 @@ from cases import GRID, errors_against_reference, make_case, name_of, relative_e
 
 import rhn
 from rhn.spec import reference
+from rhn.spec.optimizers import PAPER_SGD
 from rhn_conformance.cases.authors_data import CASES, load_case
 from rhn_torch.backend import TorchBackend
+from rhn_torch.update import Update
 
 # Largest error relative to the largest entry, over all quantities and cases. Measured: 2e-15 and 1.2e-6.
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5}
@@ -21,6 +23,13 @@ TOLERANCE = {"float64": 1e-10, "float32": 2e-5}
 
 def build(case, **options):
     return TorchBackend().build(case.config, case.parameters, **{"dtype": "float64", "device": "cpu", **options})
+
+
+def test_the_norm_of_millions_of_gradients_keeps_its_digits():
+    gradient = torch.randn(10_000, 830, generator=torch.Generator().manual_seed(1))
+    exact = np.sqrt(np.square(gradient.numpy(), dtype=np.float64).sum())
+    update = Update(make_case().config, PAPER_SGD, {"w": torch.zeros_like(gradient)}, {})
+    assert relative_error(update([gradient], 0.1, 0.0, 1.0), exact) < 1e-6  # measured: 1e-7; of one long sum, 2e-4
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
