@@ -14,9 +14,8 @@ from cases import make_case, relative_error
 from two_processes import Process, check_killed_as_two_resumed_by_one, free_address, start_each
 
 from rhn.processes import ALONE, ProcessLostError
-from rhn_tf import parallel
 from rhn_tf.backend import TensorFlowBackend
-from rhn_tf.backend.processes import TensorFlowProcesses, lost_processes
+from rhn_tf.backend.processes import TensorFlowProcesses, join_processes, lost_processes
 
 
 def tf_config(workers: Sequence[str], rank: int) -> str:
@@ -89,7 +88,7 @@ def test_several_gpus_for_one_of_several_processes_are_refused(monkeypatch: pyte
     monkeypatch.setenv("TF_CONFIG", tf_config(["localhost:1", "localhost:2"], 0))
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU:0", "GPU:1"])
     with pytest.raises(ValueError, match="CUDA_VISIBLE_DEVICES='2 GPUs' is not accepted: expected one GPU for each of"):
-        parallel.join_processes(None)
+        join_processes(None)
 
 
 def test_a_collective_that_fails_tells_of_a_lost_process() -> None:
