@@ -4,7 +4,7 @@ The backward needs one elementwise update and one matrix product per micro-step.
 weight is one matrix product over time and batch. Long windows are processed in slices of time.
 
 `lax.scan` runs over time, and the micro-steps are unrolled inside. So every weight is a separate array in the loop, and
-none is sliced out of a stack at each step. Shapes are those of recurrence.py.
+none is sliced out of a stack at each step. Shapes: see recurrence.py.
 """
 
 from __future__ import annotations

@@ -305,7 +305,7 @@ class RHN(nnx.Module):
     def _check_masks(self, masks: VariationalMasks, batch: tuple[int, ...], length: int | None) -> None:
         """Raise ValueError unless there are (M, B, E_i), (M, B, H) and (B, H) for every cell; each may be None.
 
-        With a `length`, T, those of the input may be (M, B, T, E_i).
+        With a `length`, T, input masks may also be (M, B, T, E_i).
         """
         cells = list(self.config.cells())
         of_state = [(*batch, self.config.hidden_size)] * len(cells)

@@ -50,8 +50,8 @@ def check_cell_masks(
     hidden_size: int,
     length: int | None,
 ) -> None:
-    """Raise ValueError unless there is per cell one mask of each kind that there is: of the input (M, B, E_i), of the
-    state (M, B, H), of the update (B, H). With a `length`, T, those of the input may be (M, B, T, E_i)."""
+    """Raise ValueError unless every kind of mask that is given has one mask per cell: for inputs (M, B, E_i), or with a
+    `length`, T, also (M, B, T, E_i); for states (M, B, H); for updates (B, H)."""
     widths = [hidden_size] * len(input_sizes)
     expected_features = {"input": input_sizes, "state": widths, "update": widths}
     for name, features in expected_features.items():

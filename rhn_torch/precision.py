@@ -20,7 +20,7 @@ _mkldnn: Any = torch.backends.mkldnn  # torch sets its attributes at run time, w
 ONEDNN = _mkldnn.matmul
 
 # Errors of the two libraries differ with their order of summation. With factors rounded to bf16 the error is thousands
-# of times that of float32.
+# of times larger than in float32.
 _MOST_TIMES_THE_DEFAULT_ERROR = 4.0
 
 

@@ -49,7 +49,7 @@ def without_padding(x: Tensor, valid: Tensor | None) -> Tensor:
 def in_reading_order(x: Tensor, lengths: Tensor | None) -> Tensor:
     """x (T, B, features) as the reverse direction reads it; the same function puts its outputs in the order of time.
 
-    The valid steps of a row stand in reverse; its padding stays where it is.
+    The valid steps of a row are reversed; its padding stays where it is.
     """
     if lengths is None:
         return x.flip(0)

@@ -35,7 +35,7 @@ def all_cases() -> list[Case]:
 
 
 def select(cases: Sequence[Case], text: str | None, quick: bool = False) -> list[Case]:
-    """The cases that `text` selects, all if it is None; if `quick`, only those of `QUICK` among them.
+    """The cases that `text` selects, or all if it is None; with `quick`, only the cases in `QUICK` among them.
 
     Raises:
         ValueError: `text` selects none of them.

@@ -80,7 +80,7 @@ def tokenise(splits: list[Text], level: str, cache: Path | None) -> tuple[list[T
 
 def build_vocabulary(splits: list[Text], level: str) -> Vocabulary:
     """Symbols of the training split: words by (-count, word), characters in order; then `<unk>` if the other splits
-    need it. Bytes: those of all splits, in order."""
+    need it. Bytes: all bytes of all splits, in order."""
     train, *others = splits
     if level == "word":
         counts: Counter[str] = Counter()

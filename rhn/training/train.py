@@ -53,7 +53,7 @@ def train(
     Args:
         backend_name: name of the backend that trains.
         values: values of all options of this command line.
-        given: the options that the user gave; when a run is resumed, the others are those of the run.
+        given: the options that the user gave; a resumed run keeps its own values of the others.
         log_scalar: called with name, value and step for each metric of each epoch.
 
     Returns:

@@ -116,7 +116,7 @@ def _gradients(
     masks: VariationalMasks | None,
     given: tuple[Array, list[Array]],
 ) -> tuple[nnx.State, Array, list[Array]]:
-    """Derivatives with respect to parameters, x and state, when `given` are those of outputs and last states."""
+    """Derivatives with respect to parameters, x and state, from the derivatives `given` for outputs and last states."""
 
     def scalar(params: nnx.State, x: Array, state: list[Array]) -> Array:
         results = _forward(graph, params, x, state, lengths, masks)

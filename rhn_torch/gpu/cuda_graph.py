@@ -57,7 +57,7 @@ class StepInputs(NamedTuple):
 class StaticSteps:
     """Steps on buffers that never move; on a GPU as CUDA graphs, one per form of the window and its masks.
 
-    Results are those of the step itself, and new tensors every time. Nothing waits for the device.
+    Results are equal to the step's own, in new tensors every time. Nothing waits for the device.
 
     Args:
         device: of all tensors.

@@ -102,8 +102,8 @@ def micro_step_backward(
     COLUMNS: tl.constexpr,
     SUMMED: tl.constexpr,
 ):
-    """In place, the gradient of the state from after a later micro-step to before it, and with it, if BEGIN, those of
-    the gates' arguments of the micro-step that led there."""
+    """Carry the gradient of the state back over a micro-step, in place. If BEGIN, also compute the gradient of the
+    gates' arguments of the micro-step before it."""
     columns = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
     exists = rows < batch_size

@@ -1,6 +1,6 @@
 """The recurrence of `rhn_torch.recurrence` with one Triton kernel per micro-step, forward and backward.
 
-Shapes are those of `rhn_torch.recurrence`, but H is padded to whole tiles. This is exact: padded weights are zero.
+Shapes as in `rhn_torch.recurrence`, but H is padded to whole tiles. This is exact: padded weights are zero.
 
 Not yet measured on a GPU. The tests run the kernels in Triton's interpreter and compile them.
 """
@@ -115,8 +115,8 @@ class _TritonRecurrence(torch.autograd.Function):
         d_gates = torch.empty_like(gates)  # (L, T, B, G*H): of the gates' arguments
         d_state = torch.zeros_like(states[0, 0])  # (B, H)
 
-        # Each launch ends one micro-step's backward and begins that of the one before it. The first has none to end:
-        # from zeros, it only brings in the gradient of the last output.
+        # Each launch ends the backward of one micro-step and begins the backward of the micro-step before it. The first
+        # launch has none to end: from zeros, it only adds the gradient of the last output.
         later = (torch.zeros_like(gates[0, 0]), weights[0], gates[0, 0])  # d_z (B, G*H), weight, gates (B, G*H)
         for time in reversed(range(length)):
             for step in reversed(range(depth)):

@@ -66,7 +66,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class AuthorsCase:
-    """One training window of an authors' program: what went in, what came out. Shapes are those of `rhn.spec`.
+    """One training window of an authors' program: inputs and results. Shapes as in `rhn.spec`.
 
     Attributes:
         name: one of `CASES`.
@@ -83,13 +83,13 @@ class AuthorsCase:
         logits: (B, T, V), with masks, as everything below.
         losses: (B, T) negative log-likelihoods in nats.
         loss: summed over time, averaged over the batch, without weight decay. TensorFlow divides it by 1 + 1e-12.
-        loss_with_weight_decay: what is differentiated.
+        loss_with_weight_decay: the loss that is differentiated.
         final_state: after the window, per layer (B, H).
         gradients: of `loss_with_weight_decay`, not clipped.
         gradients_without_weight_decay: of `loss`, not clipped.
         grad_norm: true global norm of `gradients`.
-        clip_norm: the norm that the program clips with. Theano: the true one. TensorFlow 0.12: that of the pieces in
-            `embedding_slices` and of the other gradients.
+        clip_norm: the norm that the program clips with. Theano: the true norm. TensorFlow 0.12: the norm of the pieces
+            in `embedding_slices` and of the other gradients.
         grad_norm_without_weight_decay: true global norm of `gradients_without_weight_decay`.
         clip_norm_without_weight_decay: as `clip_norm`, of `loss`.
         new_parameters: after one step of clipped SGD.
@@ -250,10 +250,10 @@ def tensorflow_clip_norm(
     weight_decay: float,
 ) -> float:
     """The norm that TensorFlow 0.12 clips with: the pieces of the embedding's gradient (weight decay, tied softmax,
-    each token of the window) are not added up before their squares are.
+    each token of the window) are squared before they are added up.
 
-    Had from the reference by giving every token of the window an embedding row of its own, behind the vocabulary, and
-    the softmax a weight of its own. Logits of the added rows are so low that their probability is 0, exactly.
+    The reference computes it for a model in which every token of the window has its own embedding row, behind the
+    vocabulary, and the softmax its own weight. Logits of the added rows are so low that their probability is exactly 0.
     """
     vocab_size = config.vocab_size
     own_row = vocab_size + np.arange(tokens.size).reshape(tokens.shape)  # (B, T)
@@ -279,7 +279,7 @@ def tensorflow_clip_norm(
 
 
 class _Arrays:
-    """The arrays of one case in one precision; those that both precisions share are stored once, as float32."""
+    """The arrays of one case in one precision; arrays that both precisions share are stored once, as float32."""
 
     def __init__(self, case: str, dtype: str) -> None:
         stored = safetensors.numpy.load((_VECTORS / f"{case}.safetensors").read_bytes())

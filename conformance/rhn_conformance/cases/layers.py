@@ -1,7 +1,7 @@
 """Cases for layers outside of the language model (SPEC.md 7): sequences of different lengths, one direction or both.
 
-They are only for backends with `build_layer`. The numbers are made like those of the language models. Padding is as
-large as the valid input, and the derivatives there are as large as elsewhere, so that a wrong use of padding shows.
+They are only for backends with `build_layer`. The numbers are made as for the language models. Padding is as large as
+the valid input, and the derivatives there are as large as elsewhere, so that a wrong use of padding shows.
 """
 
 from __future__ import annotations

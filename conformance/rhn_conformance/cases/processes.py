@@ -1,7 +1,7 @@
 """Two processes train like one (SPEC.md 9.1): the same training, with all masks, weight decay and clipping on.
 
-A backend is asked in two processes of this machine. `python -m rhn_conformance.cases.processes BACKEND FILE` is one of
-them; what the frameworks' own launchers say to a process stands in its environment.
+A backend is tested in two processes on this machine. `python -m rhn_conformance.cases.processes BACKEND FILE` is one
+of them. Its environment has the variables that the frameworks' own launchers would set.
 """
 
 from __future__ import annotations

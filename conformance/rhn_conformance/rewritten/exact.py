@@ -1,8 +1,8 @@
 """The reference in decimal arithmetic: its results do not depend on the libm or BLAS of a machine.
 
 `decimal` rounds every operation correctly, `exp` and `ln` included. A result is rounded to float64 only once, at the
-end, so it is the same on every machine, bit for bit. The frozen vectors hold these results. The code is that of the
-reference, with arrays of `Exact` numbers in place of float64.
+end, so it is the same on every machine, bit for bit. The frozen vectors hold these results. The code is the
+reference's own, with arrays of `Exact` numbers in place of float64.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def with_states_as_logits(config: RHNConfig, parameters: Parameters) -> tuple[RH
     """A model whose logits also contain the states of the top layer: its softmax has H more outputs, the identity.
 
     So any backend can return these states, and they are as correct as its logits. The first V of the V + H logits are
-    those of the original model.
+    the original model's.
     """
     identity = np.eye(config.hidden_size)
     no_rows = np.zeros((config.hidden_size, config.embedding_width))

@@ -1,4 +1,4 @@
-"""Published results: those of the paper (Zilly et al., ICML 2017, arXiv 1607.03474), and of others since."""
+"""Published scores: of the paper (Zilly et al., ICML 2017, arXiv 1607.03474), and of later publications."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def _scale(axes: Any, values: Sequence[float]) -> None:
 
     drawn = [value for value in values if abs(value) < _BEYOND]
     low, high = min(drawn, default=0.0), max(drawn, default=0.0)
-    if low == high:  # a constant rate, a single epoch: no range of its own, and none of rounding
+    if low == high:  # a constant rate or a single epoch: rounding must not make a range
         axes.set_ylim(low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2)
     if low > 0 and high > 4 * low:
         axes.set_yscale("log")

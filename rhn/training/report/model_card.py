@@ -1,4 +1,4 @@
-"""The card of a model that is handed on: a page of Markdown, with YAML in front, as the Hugging Face Hub reads it."""
+"""The card of an exported model: a page of Markdown, with YAML in front, as the Hugging Face Hub reads it."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def model_card(
     """The page, UTF-8.
 
     Args:
-        name: of the model.
-        checkpoint: its file. What the run folder around it knows is told, too.
+        name: name of the model.
+        checkpoint: its file. The card also shows the records of the run folder around it.
         model: as it is in the file.
-        options: with which it was trained, without places on the machine of the training.
-        stored_dtype: of the parameters that are handed on.
+        options: the options of its training, without files and folders of the machine.
+        stored_dtype: dtype of the exported parameters.
         license: what others may do with them; None: not stated.
 
     Raises:
@@ -101,7 +101,7 @@ def _scores(run: RunRecord | None, checkpoint: Path, model: TrainedModel) -> dic
 
 
 def _is_best(run: RunRecord, checkpoint: Path, model: TrainedModel) -> bool:
-    """Whether the final figures are of this file: a run that goes on may have a better one since."""
+    """Whether the final figures belong to this file: the run may have found a better checkpoint since."""
     try:
         history = progress_of(model, checkpoint).history
     except CheckpointError:

@@ -36,7 +36,7 @@ class Line(NamedTuple):
     """A trial in the drawings.
 
     Attributes:
-        places: positions on all axes, from 0 to 1; the last is that of the score, with the best score at 1.
+        places: positions on all axes, from 0 to 1; the last axis is the score, with the best at 1.
         style: "best", "finished" or "pruned".
         strength: opacity of the colour, from 0 to 1; better trials have more.
         words: description of the trial.

@@ -107,7 +107,7 @@ def open_checkpoint(
         backend_name: name of the backend that builds it.
         values: values of all options of this command line.
         given: the options that the user gave; other options about data and model come from the checkpoint.
-        processes: each of them builds a model of its own, on a device of its own.
+        processes: the processes that open it; each builds its own model on its own device.
 
     Raises:
         OptionError: no checkpoint is named.

@@ -43,7 +43,7 @@ class SearchOptions:
     )
     searches_path: str = _search("searches", path(), "where the folders of searches are made")
     search_seed: int = _search(
-        1, integer(0, 2**64 - 1), "seed of the random draws; the option seed is that of the training runs"
+        1, integer(0, 2**64 - 1), "seed of the random draws; the option seed belongs to the training runs"
     )
     sampler: str = _search("random", one_of(*SAMPLERS), "how the options of a trial are chosen; tpe needs Optuna")
     pruner: str | None = _search(
@@ -64,7 +64,7 @@ class Request:
     Attributes:
         backend: name of the backend that trains.
         recipes: names of the recipes of all trials, in order.
-        fixed: options with a single value, by name, apart from those of the recipes.
+        fixed: options with a single value, by name, apart from the options of the recipes.
         space: the options that are searched.
         how: the options of the search.
     """
@@ -82,7 +82,7 @@ class Request:
 
     @property
     def common(self) -> dict[str, Any]:
-        """All options, before a draw replaces those that are searched."""
+        """All options, before a draw replaces the searched ones."""
         recipes = {name: value for recipe in self.recipes for name, value in RECIPES[recipe].items()}
         return {**DEFAULTS, **recipes, **self.fixed}
 

@@ -152,7 +152,7 @@ def _outcome(trial: Trial, request: Request, folder: SearchFolder, sampler: Samp
         outcome, why = "pruned", ""
     except DivergedError as error:
         outcome, why = "diverged", sentence(error)
-    except Exception as error:  # whatever it is, the search goes on
+    except Exception as error:  # after any error the search continues
         is_for_users = isinstance(error, ValueError | MemoryError)
         outcome, why = "failed", sentence(error) if is_for_users else f"{type(error).__name__}: {error}"
     else:

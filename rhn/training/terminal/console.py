@@ -58,7 +58,7 @@ def warn(text: str) -> None:
 
 @contextmanager
 def warnings_kept(keep: Callable[[str], None]) -> Iterator[None]:
-    """Within this context, `keep` is called with each warning: those of `warn`, and Python's own as one line each."""
+    """Within this context, `keep` is called with each warning of `warn`, and with each of Python's own, as one line."""
 
     def show(
         message: Warning | str,
