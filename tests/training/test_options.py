@@ -63,7 +63,7 @@ def test_every_seed_of_the_specification_is_accepted() -> None:
     assert Options(seed=2**64 - 1).seed == 2**64 - 1
 
 
-@pytest.mark.parametrize("option", OPTIONS.values(), ids=str)
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
 def test_an_option_accepts_its_default_and_says_what_it_is(option: Option) -> None:
     check_value(option, option.default)
     assert option.meaning
