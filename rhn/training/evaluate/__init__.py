@@ -1,1 +1,1 @@
-"""The commands that evaluate a checkpoint, one file each: algorithm, command and figure."""
+"""The commands that open a checkpoint, one file or folder each: algorithm, command and figure."""

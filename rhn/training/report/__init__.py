@@ -1,1 +1,1 @@
-"""Reports: the page of a run, and the comparison of several runs."""
+"""Reports: the page of a run, the comparison of several runs, the page of a search, the card of a model."""
