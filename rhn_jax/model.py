@@ -21,6 +21,7 @@ from rhn.spec.masks import NO_MASKS, VariationalMasks
 from rhn.spec.parameters import check_parameters
 from rhn_jax.cell import uniform
 from rhn_jax.layer import RHN
+from rhn_jax.loss import softmax_cross_entropy
 from rhn_jax.weights import copy_of, mask_tensors, put
 
 
@@ -140,14 +141,25 @@ class RHNLanguageModel(nnx.Module):
 
     def logits(self, top: Array) -> Array:
         """(T, B, V) from the masked outputs of the top layer (T, B, H)."""
-        embedding = self.embedding[...]  # (V, E)
-        if self.projection_weight is not None:
-            top = top @ self.projection_weight[...]  # (T, B, E)
-        if self.softmax_weight is None:
-            logits = jnp.tensordot(top, embedding, axes=(-1, -1))  # (T, B, V); XLA would copy the embedding's transpose
-        else:
-            logits = top @ self.softmax_weight[...]  # (T, B, V)
-        return logits + self.softmax_bias[...]
+        # Not `@ weight.T`: XLA would copy the embedding's transpose.
+        return jnp.tensordot(self._projected(top), self._softmax_weight(), axes=(-1, -1)) + self.softmax_bias[...]
+
+    def negative_log_likelihood(self, top: Array, targets: Array, counts: Array | None) -> Array:
+        """Of the targets (T, B) in nats, summed, from the masked outputs of the top layer (T, B, H).
+
+        `counts` (T,) says which time steps count; None: all.
+        """
+        rows, bias = self._projected(top).reshape(targets.size, -1), self.softmax_bias[...]
+        counts = None if counts is None else counts.repeat(targets.shape[1])
+        return softmax_cross_entropy(rows, self._softmax_weight(), bias, targets.reshape(-1), counts)
+
+    def _projected(self, top: Array) -> Array:
+        """(..., H) to (..., E) if weights are tied and E differs from H."""
+        return top if self.projection_weight is None else top @ self.projection_weight[...]
+
+    def _softmax_weight(self) -> Array:
+        """(V, H); (V, E) if the top is projected."""
+        return self.embedding[...] if self.softmax_weight is None else self.softmax_weight[...].T
 
     @classmethod
     def from_checkpoint(

@@ -53,19 +53,19 @@ def training_loss(
     """Negative log-likelihood, summed over window and batch; what SPEC.md 5.11 adds to it, or None; and the state."""
     module = nnx.merge(graph, params)
     top = module.top(window.tokens, window.state, window.masks, window.length)
-    nll = cross_entropy(module.logits(top.masked), window.targets.T)  # (T, B)
     changes = top.outputs[1:] - top.outputs[:-1]  # (T - 1, B, H)
+    counts = None
     if window.length is not None:
         counts = jnp.arange(window.tokens.shape[1]) < window.length  # (T,)
-        nll = jnp.where(counts[:, None], nll, 0)
         changes = jnp.where(counts[1:, None, None], changes, 0)
+    nll = module.negative_log_likelihood(top.masked, window.targets.T, counts)
     # In the padding the outputs are zero already.
     terms = [
         coefficient * jnp.square(penalised).sum()
         for coefficient, penalised in zip(regularization, (top.masked, changes), strict=True)
         if coefficient is not None
     ]
-    return nll.sum(), sum(terms) / module.config.hidden_size if terms else None, top.state
+    return nll, sum(terms) / module.config.hidden_size if terms else None, top.state
 
 
 @partial(jax.jit, static_argnames=("graph", "mesh"))
