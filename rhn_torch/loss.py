@@ -9,7 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rhn.port_tools import rows_per_chunk
-from rhn_torch.precision import add_product, factor_dtype, product
+from rhn_torch.precision import factor_dtype, product
+
+# Logits that a CPU works on at once, so that they stay in its cache from one operation to the next.
+_LOGITS_IN_CACHE = 2**18
 
 
 def softmax_cross_entropy(
@@ -62,16 +65,13 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, top: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, counts: Tensor | None) -> Tensor:
         weight = weight.to(factor_dtype(weight))
-        logits = bias.new_empty(len(top), len(bias))  # (N, V)
-        add_product(bias, top.to(weight.dtype), weight.t(), out=logits)
-        targets = targets.unsqueeze(1)  # (N, 1)
-        logits -= logits.amax(dim=1, keepdim=True)
-        logit_of_target = logits.gather(1, targets)  # (N, 1)
-        probabilities = logits.exp_()
-        normaliser = probabilities.sum(dim=1, keepdim=True)  # (N, 1)
-        probabilities /= normaliser
-        d_logits = probabilities.scatter_add_(1, targets, -torch.ones_like(normaliser))  # (N, V): minus one-hot
-        nll = normaliser.log() - logit_of_target  # (N, 1)
+        logits = product(top.to(weight.dtype), weight.t(), out=bias.new_empty(len(top), len(bias)))  # (N, V)
+        block = max(1, len(top) if logits.is_cuda else _LOGITS_IN_CACHE // len(bias))
+        nll_of_blocks = [
+            _to_gradient(rows, bias, wanted)
+            for rows, wanted in zip(logits.split(block), targets.unsqueeze(1).split(block), strict=True)
+        ]
+        nll, d_logits = torch.cat(nll_of_blocks), logits  # (N, 1), (N, V)
         if counts is not None:
             nll = torch.where(counts.unsqueeze(1), nll, 0)
             d_logits = d_logits.mul_(counts.unsqueeze(1))
@@ -88,3 +88,16 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
         d_top = product(factor, weight, out=torch.empty_like(top)).mul_(d_loss)  # (N, H)
         d_weight = product(factor.t(), (top * d_loss).to(weight.dtype), out=d_bias.new_empty(weight.shape))  # (V, H)
         return d_top, d_weight, d_bias, None, None
+
+
+def _to_gradient(logits: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """Negative log-likelihoods (rows, 1) of targets (rows, 1) in nats; logits (rows, V), without bias, become their
+    gradient."""
+    logits += bias
+    logits -= logits.amax(dim=1, keepdim=True)
+    logit_of_target = logits.gather(1, targets)  # (rows, 1)
+    probabilities = logits.exp_()
+    normaliser = probabilities.sum(dim=1, keepdim=True)  # (rows, 1)
+    probabilities /= normaliser
+    probabilities.scatter_add_(1, targets, -torch.ones_like(normaliser))  # minus one-hot
+    return normaliser.log() - logit_of_target

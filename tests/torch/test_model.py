@@ -78,6 +78,17 @@ def test_softmax_cross_entropy_passes_gradcheck():
     torch.autograd.gradcheck(lambda *t: softmax_cross_entropy(*t, targets), (top, weight, bias))
 
 
+def test_softmax_cross_entropy_is_the_same_in_blocks_bit_for_bit(monkeypatch):
+    top, weight, bias = (torch.randn(s, requires_grad=True) for s in ((9, 3), (5, 3), (5,)))
+    targets = torch.arange(9) % 5
+    results = []
+    for block in (9, 2):
+        monkeypatch.setattr("rhn_torch.loss._LOGITS_IN_CACHE", block * 5)
+        loss = softmax_cross_entropy(top, weight, bias, targets)
+        results.append((loss, *torch.autograd.grad(loss, (top, weight, bias))))
+    assert all(torch.equal(whole, in_blocks) for whole, in_blocks in zip(*results, strict=True))
+
+
 def test_softmax_cross_entropy_of_hopeless_logits_is_finite():
     top = torch.tensor([[1000.0]], requires_grad=True)
     weight, bias, targets = torch.tensor([[1.0], [-1.0]]), torch.zeros(2), torch.tensor([1])
