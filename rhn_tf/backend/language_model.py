@@ -23,7 +23,7 @@ from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
 from rhn_tf.backend.layer import TensorFlowLayer
 from rhn_tf.backend.processes import TensorFlowProcesses, join_processes, lost_processes
-from rhn_tf.loss import cross_entropy
+from rhn_tf.loss import log_likelihoods
 from rhn_tf.model import RHNLanguageModel
 from rhn_tf.precision import Precision
 from rhn_tf.update import Update
@@ -177,7 +177,7 @@ class TensorFlowModel:
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """(B, T) in nats; and the state after the window."""
         logits, new_state = self._compiled_forward(tokens, state, masks)  # (B, T, V)
-        return -cross_entropy(logits, targets), new_state
+        return log_likelihoods(logits, targets), new_state
 
     def _log_likelihoods_in_chunks(self, window: Window, chunk: int) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """As `_log_likelihoods`, with the logits of no more than `chunk` rows at once."""
@@ -193,7 +193,7 @@ class TensorFlowModel:
 
     def _scores(self, top: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """Log-likelihoods (rows,) in nats, from the inputs of the softmax layer (rows, H)."""
-        return -cross_entropy(self.module.logits(top[tf.newaxis])[0], targets)
+        return log_likelihoods(self.module.logits(top[tf.newaxis])[0], targets)
 
     def _gradients(
         self, window: Window, weight_decay: tf.Tensor | None, regularization: Regularization
