@@ -2,9 +2,10 @@
 
     python benchmarks/depth_experiment.py [--backend torch] [OPTION=VALUE ...]
 
-Trains one model per recurrence depth on the Penn Treebank through the training command line, whose options may follow
-(`data_path=FOLDER`, `epochs=5`, ...). All have as nearly a million parameters as their hidden size allows, and the same
-budget of epochs; the score is the test perplexity at batch 1 of the epoch with the best validation score. Leaves
+Trains one model per recurrence depth and seed on the Penn Treebank through the training command line, whose options may
+follow (`data_path=FOLDER`, `epochs=5`, ...). All have as nearly a million parameters as their hidden size allows, and
+the same budget of epochs; the score is the test perplexity at batch 1 of the epoch with the best validation score. The
+runs are folders of runs/depth-experiment: started again, the program continues with the run that was stopped. Leaves
 benchmarks/results/depth_experiment.json and docs/figures/depth_experiment.svg, and prints a table in Markdown.
 """
 
@@ -15,8 +16,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from training_step import describe_machine
@@ -28,7 +29,10 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "depth_experiment.json"
 FIGURES = ROOT / "tools" / "figures.py"
 
-DEPTHS = (1, 2, 3, 5)
+RUNS = Path("runs") / "depth-experiment"
+
+DEPTHS = (1, 2, 3, 5, 8)
+SEEDS = (1, 2, 3)
 PARAMETERS = 1_000_000
 VOCAB_SIZE = 10_000  # of the Penn Treebank
 
@@ -47,7 +51,7 @@ BUDGET: dict[str, Any] = {
 }
 
 # Options that differ between the models, or between machines.
-OWN_TO_A_RUN = ("hidden_size", "recurrence_depth", "run", "runs_path", "data_path")
+OWN_TO_A_RUN = ("hidden_size", "recurrence_depth", "seed", "run", "runs_path", "data_path")
 
 
 def config_of_depth(depth: int) -> rhn.RHNConfig:
@@ -56,17 +60,19 @@ def config_of_depth(depth: int) -> rhn.RHNConfig:
     return min(configs, key=lambda config: abs(rhn.parameter_count(config) - PARAMETERS))
 
 
-def train(backend: str, config: rhn.RHNConfig, runs: Path, further_options: list[str]) -> dict[str, Any]:
-    """Train one model and return its line of the results."""
+def train(backend: str, config: rhn.RHNConfig, seed: int, further_options: list[str]) -> dict[str, Any]:
+    """Train one model, unless its run has ended, and return its line of the results."""
     depth = config.recurrence_depth
-    model = {"vocab_size": config.vocab_size, "hidden_size": config.hidden_size, "recurrence_depth": depth}
-    folder = runs / f"depth-{depth}"
-    place = {"runs_path": folder.parent, "run": folder.name}
-    run(backend, ["with", *_words(BUDGET), *further_options, *_words({**model, **place})])
+    folder = RUNS / f"depth-{depth}-seed-{seed}"
+    if not (folder / "summary.json").exists():
+        model = {"vocab_size": config.vocab_size, "hidden_size": config.hidden_size, "recurrence_depth": depth}
+        start = [*_words(BUDGET), *_words({**model, "seed": seed, "runs_path": RUNS, "run": folder.name})]
+        run(backend, ["with", *([f"resume={folder}"] if folder.exists() else start), *further_options])
     summary = json.loads((folder / "summary.json").read_text())
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return {
         "recurrence_depth": depth,
+        "seed": seed,
         "hidden_size": config.hidden_size,
         "parameters": summary["parameters"],
         "recurrent_parameters": config.num_gates * depth * config.hidden_size**2,
@@ -84,16 +90,18 @@ def _words(options: Mapping[str, Any]) -> list[str]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The results in Markdown."""
+    """The results in Markdown: mean over the seeds, and the lowest and the highest score."""
     lines = [
-        "| recurrence depth | units | parameters | valid perplexity | test perplexity |",
-        "|---|---|---|---|---|",
+        "| recurrence depth | units | parameters | valid perplexity | test perplexity | lowest to highest |",
+        "|---|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {row['recurrence_depth']} | {row['hidden_size']} | {row['parameters']:,} | {row['valid_perplexity']:.1f}"
-        f" | {row['test_perplexity']:.1f} |"
-        for row in rows
-    ]
+    for depth in DEPTHS:
+        of_depth = [row for row in rows if row["recurrence_depth"] == depth]
+        valid, test = ([row[f"{part}_perplexity"] for row in of_depth] for part in ("valid", "test"))
+        lines.append(
+            f"| {depth} | {of_depth[0]['hidden_size']} | {of_depth[0]['parameters']:,} | {mean(valid):.1f}"
+            f" | {mean(test):.1f} | {min(test):.1f} to {max(test):.1f} |"
+        )
     return "\n".join(lines)
 
 
@@ -103,9 +111,10 @@ def main() -> None:
     parser.add_argument("options", nargs="*", metavar="OPTION=VALUE", help="further options of the training")
     arguments = parser.parse_args()
 
-    runs = Path("runs") / f"depth-experiment-{datetime.now():%Y%m%d-%H%M%S}"
-    rows = [train(arguments.backend, config_of_depth(depth), runs, arguments.options) for depth in DEPTHS]
-    options = json.loads((runs / f"depth-{DEPTHS[0]}" / "options.json").read_text())
+    rows = [
+        train(arguments.backend, config_of_depth(depth), seed, arguments.options) for seed in SEEDS for depth in DEPTHS
+    ]
+    options = json.loads((RUNS / f"depth-{DEPTHS[0]}-seed-{SEEDS[0]}" / "options.json").read_text())
     record = {
         "backend": arguments.backend,
         "versions": rhn.load_backend(arguments.backend).describe(),

@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import matplotlib
@@ -273,15 +274,15 @@ def rhn_layer() -> Figure:
 def depth_experiment() -> Figure:
     """Perplexity against recurrence depth: measured by benchmarks/depth_experiment.py, and published."""
     record = json.loads(DEPTH_EXPERIMENT.read_text())
-    measured = {row["recurrence_depth"]: row["test_perplexity"] for row in record["rows"]}
+    measured = [(row["recurrence_depth"], row["test_perplexity"]) for row in record["rows"]]  # one point per seed
     # The paper's untied models are those of equal size.
-    published = {
-        row.depth: row.test for row in PAPER_ROWS if row.source == PAPER and row.dataset == "ptb" and not row.tied
-    }
+    published = [
+        (row.depth, row.test) for row in PAPER_ROWS if row.source == PAPER and row.dataset == "ptb" and not row.tied
+    ]
 
     figure = Figure(figsize=(7.2, 4.0), layout="constrained")
     figure.patch.set_facecolor(BACKGROUND)
-    for axes, perplexities, colour, title, subtitle in zip(
+    for axes, points, colour, title, subtitle in zip(
         figure.subplots(1, 2),
         (measured, published),
         (ORANGE, BLUE),
@@ -289,12 +290,15 @@ def depth_experiment() -> Figure:
         (f"1 M parameters, {record['options']['epochs']} epochs", "32 M parameters, up to 500 epochs"),
         strict=True,
     ):
-        depths, values = list(perplexities), list(perplexities.values())
-        axes.plot(depths, values, marker="o", markersize=8, linewidth=2.6, color=colour, clip_on=False, zorder=3)
-        labelled = depths if len(depths) < 6 else [depths[0], depths[-1]]
-        for depth in labelled:
-            place = {"xy": (depth, perplexities[depth]), "xytext": (3, 8), "textcoords": "offset points"}
-            axes.annotate(f"{perplexities[depth]:.1f}", color=colour, weight="bold", fontsize=12, **place)
+        depths = sorted({depth for depth, _ in points})
+        means = [mean(value for other, value in points if other == depth) for depth in depths]
+        axes.plot(depths, means, marker="o", markersize=8, linewidth=2.6, color=colour, clip_on=False, zorder=3)
+        if len(points) > len(depths):
+            axes.plot(*zip(*points, strict=True), "_", markersize=11, color=INK, clip_on=False, zorder=4)
+        for depth, value in zip(depths, means, strict=True):
+            if len(depths) < 6 or depth in (depths[0], depths[-1]):
+                place = {"xy": (depth, value), "xytext": (7, 8), "textcoords": "offset points"}
+                axes.annotate(f"{value:.1f}", color=colour, weight="bold", fontsize=12, **place)
         axes.set_title(f"{title}\n", fontsize=15, weight="bold")
         axes.text(0.5, 1.04, subtitle, ha="center", transform=axes.transAxes, fontsize=11.5, color=SLATE)
         axes.set_xlabel("recurrence depth")
@@ -302,6 +306,7 @@ def depth_experiment() -> Figure:
         axes.tick_params(labelsize=11.5)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color=FAINT, linewidth=0.8)
+        values = [value for _, value in points]
         margin = 0.15 * (max(values) - min(values))
         axes.set_ylim(min(values) - margin, max(values) + margin)
         span = max(depths) - min(depths)
