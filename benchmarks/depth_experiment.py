@@ -1,6 +1,6 @@
 """Does recurrence depth help at an equal number of parameters? The paper's question, at a size that a CPU can do.
 
-    python benchmarks/depth_experiment.py [--backend torch] [OPTION=VALUE ...]
+    python benchmarks/depth_experiment.py [OPTION=VALUE ...] [--depths 1 2 3 5 8] [--seeds 1 2 3]
 
 Trains one model per recurrence depth and seed on the Penn Treebank through the training command line, whose options may
 follow (`data_path=FOLDER`, `epochs=5`, ...). All have as nearly a million parameters as their hidden size allows, and
@@ -31,8 +31,6 @@ FIGURES = ROOT / "tools" / "figures.py"
 
 RUNS = Path("runs") / "depth-experiment"
 
-DEPTHS = (1, 2, 3, 5, 8)
-SEEDS = (1, 2, 3)
 PARAMETERS = 1_000_000
 VOCAB_SIZE = 10_000  # of the Penn Treebank
 
@@ -89,13 +87,13 @@ def _words(options: Mapping[str, Any]) -> list[str]:
     return [f"{name}={value}" for name, value in options.items()]
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(depths: list[int], rows: list[dict[str, Any]]) -> str:
     """The results in Markdown: mean over the seeds, and the lowest and the highest score."""
     lines = [
         "| recurrence depth | units | parameters | valid perplexity | test perplexity | lowest to highest |",
         "|---|---|---|---|---|---|",
     ]
-    for depth in DEPTHS:
+    for depth in depths:
         of_depth = [row for row in rows if row["recurrence_depth"] == depth]
         valid, test = ([row[f"{part}_perplexity"] for row in of_depth] for part in ("valid", "test"))
         lines.append(
@@ -108,13 +106,17 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", default="torch", choices=sorted(rhn.installed_backends()))
+    parser.add_argument("--depths", type=int, nargs="+", default=[1, 2, 3, 5, 8], help="recurrence depths")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of initial weights")
     parser.add_argument("options", nargs="*", metavar="OPTION=VALUE", help="further options of the training")
     arguments = parser.parse_args()
 
     rows = [
-        train(arguments.backend, config_of_depth(depth), seed, arguments.options) for seed in SEEDS for depth in DEPTHS
+        train(arguments.backend, config_of_depth(depth), seed, arguments.options)
+        for seed in arguments.seeds
+        for depth in arguments.depths
     ]
-    options = json.loads((RUNS / f"depth-{DEPTHS[0]}-seed-{SEEDS[0]}" / "options.json").read_text())
+    options = json.loads((RUNS / f"depth-{arguments.depths[0]}-seed-{arguments.seeds[0]}" / "options.json").read_text())
     record = {
         "backend": arguments.backend,
         "versions": rhn.load_backend(arguments.backend).describe(),
@@ -125,7 +127,7 @@ def main() -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(record, indent=1) + "\n")
     subprocess.run([sys.executable, FIGURES, "depth_experiment"], check=True)
-    print(table(rows))
+    print(table(arguments.depths, rows))
 
 
 if __name__ == "__main__":
