@@ -80,6 +80,7 @@ def check_killed_as_two_resumed_by_one(
     train_alone(backend, **OPTIONS, data_path="text.txt", run="whole", max_steps=end)
     ours, theirs = (rhn.load_checkpoint(f"runs/{name}/last.safetensors")[0] for name in ("parts", "whole"))
     assert ours.keys() == theirs.keys()
+    # How many steps there are depends on the machine. Measured: at most 7e-16 after 14.
     assert max(relative_error(ours[name], theirs[name]) for name in ours) < 1e-9
     return survivor.returncode
 

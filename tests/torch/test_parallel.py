@@ -51,7 +51,7 @@ def test_two_processes_share_the_samples_of_evaluate_mc(tmp_path: Path, monkeypa
     assert sample("torch.distributed.run --standalone --nproc-per-node=2 -m", "two") == sample("", "one")
     two, one = (rhn.load_checkpoint(f"{name}.safetensors")[0] for name in ("two", "one"))
     assert len(one["running_nats"]) == 5
-    assert max(relative_error(two[name], one[name]) for name in one) < 1e-12
+    assert max(relative_error(two[name], one[name]) for name in one) < 1e-12  # measured: 0
     assert [file.name for file in Path("two").iterdir() if file.name.isdigit()] == ["1"]
 
 
