@@ -39,7 +39,8 @@ def to_spec(cell: RHNCell) -> dict[str, NDArray]:
 
 def put(parameter: nnx.Param[Array], value: NDArray) -> None:
     """Replace a parameter's value by a copy of `value`, in the parameter's dtype."""
-    parameter.set_value(jnp.array(value, parameter.dtype))
+    # NumPy converts it: JAX would compile that for every shape.
+    parameter.set_value(jnp.array(np.asarray(value, parameter.dtype)))
 
 
 def copy_of(parameter: nnx.Param[Array]) -> NDArray:

@@ -99,9 +99,9 @@ class JaxModel:
     ) -> tuple[float, dict[str, NDArray], list[NDArray]]:
         window = self._training_window(tokens, targets, state, masks, length)
         regularization = self._regularization(activation_regularization, temporal_activation_regularization)
-        loss, new_state, gradients = self._run(
-            programs.gradients, self._params, window, self._dtype.type(weight_decay), regularization, self._mesh
-        )
+        loss, new_state, gradients = self._run(programs.gradients, self._params, window, regularization, self._mesh)
+        with self._together:
+            gradients = programs.with_decay(gradients, self._params, self._dtype.type(weight_decay))
         return float(loss), self._to_spec(gradients), [self.to_numpy(s) for s in new_state]
 
     def train_step(
@@ -122,10 +122,11 @@ class JaxModel:
         regularization = self._regularization(activation_regularization, temporal_activation_regularization)
         # As arrays, not as Python numbers: then a new value needs no new program.
         rates = Rates(*(self._dtype.type(rate) for rate in (learning_rate, weight_decay, max_grad_norm)))
-        self._params, self._memory, loss, new_state, self.last_grad_norm = self._run(
-            programs.train_step, self._update, self._params, self._memory, window, rates, regularization, self._mesh
-        )
+        loss, new_state, gradients = self._run(programs.gradients, self._params, window, regularization, self._mesh)
         with self._together:
+            self._params, self._memory, self.last_grad_norm = programs.apply_gradients(
+                self._update, self._params, self._memory, gradients, rates
+            )
             self._in_flight.add(loss)
         return loss, new_state
 

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from rhn.port_tools import NO_REGULARIZATION, Regularization, Window, rows_per_chunk
 from rhn_jax.backend.processes import sum_over_rows
 from rhn_jax.loss import cross_entropy
-from rhn_jax.update import Memory, Rates, Update
+from rhn_jax.update import Memory, Rates, Scalar, Update
 
 
 @partial(jax.jit, static_argnames="graph")
@@ -73,12 +73,13 @@ def gradients(
     graph: nnx.GraphDef,
     params: nnx.State,
     window: Window,
-    weight_decay: Array,
     regularization: Regularization = NO_REGULARIZATION,
     mesh: Mesh | None = None,
 ) -> tuple[Array, list[Array], nnx.State]:
-    """Loss (summed over time, mean over the batch, without the terms of decay and regularisation), state, gradients."""
+    """Loss (summed over time, mean over the batch, without the terms of decay and regularisation), state, gradients.
 
+    The gradients are without weight decay, which `with_decay` adds.
+    """
     batch_size = len(window.tokens)  # of all processes
 
     def loss_of(params: nnx.State, window: Window) -> tuple[Array, tuple[Array, list[Array]]]:
@@ -86,33 +87,28 @@ def gradients(
         loss = nll / batch_size
         return loss if penalty is None else loss + penalty / batch_size, (loss, new_state)
 
-    def without_decay(params: nnx.State, window: Window) -> tuple[Array, list[Array], nnx.State]:
-        (_, (loss, new_state)), of_rows = jax.value_and_grad(loss_of, has_aux=True)(params, window)
-        return loss, new_state, of_rows
+    def of_rows(params: nnx.State, window: Window) -> tuple[Array, list[Array], nnx.State]:
+        (_, (loss, new_state)), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, window)
+        return loss, new_state, gradients
 
-    if mesh is None:
-        loss, new_state, total = without_decay(params, window)
-    else:
-        loss, new_state, total = sum_over_rows(mesh, without_decay, params, window)
-    return loss, new_state, jax.tree.map(lambda g, p: g + weight_decay * p, total, params)
+    return of_rows(params, window) if mesh is None else sum_over_rows(mesh, of_rows, params, window)
 
 
-@partial(jax.jit, static_argnames=("graph", "update", "mesh"), donate_argnames=("params", "memory"))
-def train_step(
-    graph: nnx.GraphDef,
-    update: Update,
-    params: nnx.State,
-    memory: Memory,
-    window: Window,
-    rates: Rates,
-    regularization: Regularization = NO_REGULARIZATION,
-    mesh: Mesh | None = None,
-) -> tuple[nnx.State, Memory, Array, list[Array], Array]:
-    """Parameters and memory after one step, loss, state, and norm of the gradients before clipping.
+@jax.jit
+def with_decay(gradients: nnx.State, params: nnx.State, weight_decay: Scalar) -> nnx.State:
+    """The gradients of the loss with its term of weight decay."""
+    return jax.tree.map(lambda g, p: g + weight_decay * p, gradients, params)
 
-    The buffers of `params` and `memory` are used for their successors.
+
+@partial(jax.jit, static_argnames="update", donate_argnames=("params", "memory"))
+def apply_gradients(
+    update: Update, params: nnx.State, memory: Memory, gradients: nnx.State, rates: Rates
+) -> tuple[nnx.State, Memory, Array]:
+    """Parameters and memory after one step, and norm of the gradients before clipping; `gradients` are without decay.
+
+    The buffers of `params` and `memory` are used for their successors. Apart from `gradients`, one such program serves
+    all windows.
     """
-    in_loss = jnp.zeros_like(rates.weight_decay) if update.optimizer.decoupled_weight_decay else rates.weight_decay
-    loss, new_state, total = gradients(graph, params, window, in_loss, regularization, mesh)
-    params, memory, norm = update(params, total, memory, rates)
-    return params, memory, loss, new_state, norm
+    if not update.optimizer.decoupled_weight_decay:
+        gradients = with_decay(gradients, params, rates.weight_decay)
+    return update(params, gradients, memory, rates)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import keras
@@ -30,6 +31,10 @@ from rhn_tf.update import Update
 from rhn_tf.weights import mask_tensors, to_spec
 
 _DTYPES = ("float32", "float64")
+
+# No Python statement of this port depends on a tensor's value. AutoGraph would rewrite every function to look for one,
+# which delays the first result.
+_graph = partial(tf.function, autograph=False)
 
 
 class TensorFlowModel:
@@ -64,14 +69,14 @@ class TensorFlowModel:
             self.last_grad_norm: Any = tf.zeros((), dtype)
         # XLA compiles each of these once per shape of the window and kind of masks. It would compile it again
         # for calls from Python, so all calls come from the graphs below.
-        self._compiled_forward = tf.function(self._forward, jit_compile=True)
-        self._compiled_gradients = tf.function(self._gradients, jit_compile=True)
+        self._compiled_forward = _graph(self._forward, jit_compile=True)
+        self._compiled_gradients = _graph(self._gradients, jit_compile=True)
         # The graphs are traced for the first shape, and then once more for all others.
-        self._call_forward = tf.function(lambda *window: self._compiled_forward(*window), reduce_retracing=True)
-        self._call_gradients = tf.function(self._gradients_of_all, reduce_retracing=True)
-        self._call_log_likelihoods = tf.function(self._log_likelihoods, reduce_retracing=True)
-        self._call_top = tf.function(self._masked_top, jit_compile=True, reduce_retracing=True)
-        self._call_scores = tf.function(self._scores, jit_compile=True, reduce_retracing=True)
+        self._call_forward = _graph(lambda *window: self._compiled_forward(*window), reduce_retracing=True)
+        self._call_gradients = _graph(self._gradients_of_all, reduce_retracing=True)
+        self._call_log_likelihoods = _graph(self._log_likelihoods, reduce_retracing=True)
+        self._call_top = _graph(self._masked_top, jit_compile=True, reduce_retracing=True)
+        self._call_scores = _graph(self._scores, jit_compile=True, reduce_retracing=True)
         self.load_parameters(parameters)
         self.load_optimizer_state({})
 
@@ -155,7 +160,7 @@ class TensorFlowModel:
         with tf.device(self._device):
             self._update = Update(self._optimizer, self.config, self._parameters(), state)
         # The update itself is not compiled by XLA; see `Update`.
-        self._call_train_step = tf.function(self._train_step, reduce_retracing=True)
+        self._call_train_step = _graph(self._train_step, reduce_retracing=True)
 
     def zero_state(self, batch_size: int) -> list[Any]:
         with tf.device(self._device):

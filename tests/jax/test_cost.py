@@ -17,8 +17,7 @@ from jax.lax import DotAlgorithmPreset, Precision
 
 from rhn_jax import fast_recurrence
 from rhn_jax.backend import JaxBackend, JaxModel
-from rhn_jax.backend.programs import log_likelihoods, train_step
-from rhn_jax.update import Rates
+from rhn_jax.backend.programs import apply_gradients, gradients, log_likelihoods
 
 T, B, H, L = 5, 3, 4, 3
 
@@ -124,15 +123,14 @@ def build(case: Case, **options: Any) -> JaxModel:
     return JaxBackend().build(case.config, case.parameters, device="cpu", **options)
 
 
-def training_program(model: JaxModel, case: Case) -> Any:
+def gradients_program(model: JaxModel, case: Case) -> Any:
     window = model._window(case.tokens, case.targets, case.state, case.masks)
-    rates = Rates(*np.float32([0.1, 1e-3, 10.0]))
-    return model._run(train_step.trace, model._update, model._params, model._memory, window, rates).jaxpr.jaxpr
+    return model._run(gradients.trace, model._params, window).jaxpr.jaxpr
 
 
 def test_scans_and_products_of_a_training_step() -> None:
     case = make_case(recurrence_depth=L, num_layers=2, masks="separate")
-    scans, products = scans_and_products(training_program(build(case), case))
+    scans, products = scans_and_products(gradients_program(build(case), case))
     assert [scan.params["reverse"] for scan in scans] == [False, False, True, True]
     # Besides the recurrence, per layer and gate: the projection of the input and its two gradients; and the softmax.
     assert_products(products, in_loops=2 * 2 * L * 2, outside=2 * 2 * (L + 3) + 3)
@@ -149,15 +147,16 @@ def test_scans_and_products_of_a_training_step() -> None:
 @pytest.mark.parametrize("recompute", [False, True])
 def test_every_product_of_a_training_step_has_the_precision(precision: str, expected: Any, recompute: bool) -> None:
     case = make_case()
-    _, products = scans_and_products(training_program(build(case, precision=precision, recompute=recompute), case))
+    _, products = scans_and_products(gradients_program(build(case, precision=precision, recompute=recompute), case))
     assert {product.params["precision"] for _, product in products} == {expected}
 
 
 def test_an_epoch_compiles_one_program_per_window_size() -> None:
     """The last window of an evaluation is a shorter one; other rates and another model are no reason to compile."""
     case = make_case()
-    train_step.clear_cache()
-    log_likelihoods.clear_cache()
+    programs = (gradients, apply_gradients, log_likelihoods)
+    for program in programs:
+        program.clear_cache()
     for epoch in range(2):
         model = build(case)
         state = model.zero_state(3)
@@ -167,7 +166,7 @@ def test_an_epoch_compiles_one_program_per_window_size() -> None:
         state = model.zero_state(3)
         for length in (3, 3, 2):
             _, state = model.evaluate_step(case.tokens[:, :length], case.targets[:, :length], state)
-        assert (train_step._cache_size(), log_likelihoods._cache_size()) == (1, 2), epoch
+        assert [program._cache_size() for program in programs] == [1, 1, 2], epoch
 
 
 def test_training_reuses_the_buffers_of_the_parameters() -> None:
@@ -196,11 +195,11 @@ def test_an_epoch_reads_nothing_back_from_the_device() -> None:
 
 def test_windows_of_all_lengths_are_one_program() -> None:
     case = make_case()
-    train_step.clear_cache()
+    gradients.clear_cache()
     model = build(case)
     for length in (3, 2, 1):
         model.train_step(case.tokens, case.targets, case.state, case.masks, 0.1, 0.0, 10.0, length=length)
-    assert train_step._cache_size() == 1
+    assert gradients._cache_size() == 1
 
 
 def test_a_score_makes_the_logits_of_a_few_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

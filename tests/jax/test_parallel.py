@@ -15,7 +15,6 @@ from two_processes import Process, check_killed_as_two_resumed_by_one, free_addr
 from rhn.processes import ProcessLostError
 from rhn_jax.backend import JaxBackend, programs
 from rhn_jax.backend.processes import JaxProcesses, lost_processes
-from rhn_jax.update import Rates
 
 
 def start_two(words: Sequence[str]) -> tuple[Callable[[], object], Process]:
@@ -49,12 +48,9 @@ def test_a_mesh_trains_as_a_device_does_and_sends_once_a_step() -> None:
     np.testing.assert_allclose(model.to_numpy(states[0][0]), alone.to_numpy(states[1][0]), rtol=0, atol=1e-14)
 
     window = model._training_window(case.tokens, case.targets, case.state, case.masks, None)
-    arguments = model._params, model._memory, window, Rates(0.5, 0.01, 0.7)
     step = jax.make_jaxpr(
-        lambda params, memory, window, rates: programs.train_step.__wrapped__(
-            model._graph, model._update, params, memory, window, rates, mesh=processes.mesh
-        )
-    )(*arguments)
+        lambda params, window: programs.gradients.__wrapped__(model._graph, params, window, mesh=processes.mesh)
+    )(model._params, window)
     assert str(step).count("psum") == 1
     assert not any(name in str(step) for name in ("all_gather", "all_to_all", "ppermute"))
 
@@ -82,6 +78,6 @@ def test_one_process_loses_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object) -> None:
         raise JaxRuntimeError("INTERNAL: a device has failed")
 
-    monkeypatch.setattr(programs, "train_step", fail)
+    monkeypatch.setattr(programs, "gradients", fail)
     with pytest.raises(JaxRuntimeError, match="a device has failed"):
         model.train_step(case.tokens, case.targets, case.state, case.masks, 0.5, 0.01, 0.7)
