@@ -15,6 +15,9 @@ from jax import Array, lax
 from shapes import LEARNING_RATE, MAX_GRAD_NORM, SEED, WEIGHT_DECAY, Data, Shape, Step
 
 import rhn
+from rhn.spec.optimizers import PAPER_SGD
+from rhn_jax.model import RHNLanguageModel
+from rhn_jax.update import Memory, Rates, Update
 
 uniform = nnx.initializers.uniform(0.04)
 
@@ -199,6 +202,25 @@ def matmul_step(shape: Shape) -> Step:
 
     def step() -> None:
         jax.block_until_ready(products(embedded, *weights, states, gates, top, logits))
+
+    return step
+
+
+def update_step(shape: Shape) -> Step:
+    """Decay, norm, clipping and update of every parameter, from gradients that are there."""
+    params = nnx.state(RHNLanguageModel(shape.config, rngs=nnx.Rngs(SEED)))
+    gradients = jax.tree.map(jnp.ones_like, params)
+    update, rates = Update(PAPER_SGD), Rates(LEARNING_RATE, WEIGHT_DECAY, MAX_GRAD_NORM)
+    memory = update.memory(params, {}, lambda tensors: tensors)
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def updated(params: nnx.State, memory: Memory, gradients: nnx.State) -> tuple[nnx.State, Memory, Array]:
+        decayed = jax.tree.map(lambda g, p: g + WEIGHT_DECAY * p, gradients, params)
+        return update(params, decayed, memory, rates)
+
+    def step() -> None:
+        nonlocal params, memory
+        params, memory, _ = jax.block_until_ready(updated(params, memory, gradients))
 
     return step
 

@@ -12,6 +12,9 @@ import tensorflow as tf
 from shapes import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Data, Shape, Step
 
 import rhn
+from rhn.spec.optimizers import PAPER_SGD
+from rhn_tf.model import RHNLanguageModel
+from rhn_tf.update import Update
 
 
 class NaiveRHN(tf.Module):
@@ -181,6 +184,28 @@ def matmul_step(shape: Shape) -> Step:
     def step() -> None:
         results = products(embedded, *weights, states, gates, top, logits)
         results[-1].numpy()
+
+    return step
+
+
+def update_step(shape: Shape) -> Step:
+    """Decay, norm, clipping and update of every parameter, from gradients that are there."""
+    module = RHNLanguageModel(shape.config)
+    module.build((None, None))
+    parameters = [variable.value for variable in module.parameters]
+    gradients = [tf.ones_like(parameter) for parameter in parameters]
+    update = Update(PAPER_SGD, shape.config, parameters, {})
+
+    @tf.function(jit_compile=True)
+    def decayed(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        return [g + WEIGHT_DECAY * p for g, p in zip(gradients, parameters, strict=True)]
+
+    @tf.function
+    def updated(gradients: list[tf.Tensor]) -> tf.Tensor:
+        return update(decayed(gradients), *map(tf.constant, (LEARNING_RATE, WEIGHT_DECAY, MAX_GRAD_NORM)))
+
+    def step() -> None:
+        updated(gradients).numpy()
 
     return step
 

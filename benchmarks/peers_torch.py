@@ -13,7 +13,10 @@ from shapes import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, Data, Shape, Step
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rhn.spec.optimizers import PAPER_SGD
+from rhn_torch.model import RHNLanguageModel
 from rhn_torch.precision import Precision
+from rhn_torch.update import Update
 from rhn_torch.weights import mask_tensors, to_device
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
@@ -138,6 +141,20 @@ def matmul_step(shape: Shape) -> Step:
     def step() -> None:
         with Precision("float32", torch.device("cpu")).products():
             all_products()
+
+    return step
+
+
+def update_step(shape: Shape) -> Step:
+    """Decay, norm, clipping and update of every parameter, from gradients that are there."""
+    parameters = dict(RHNLanguageModel(shape.config).named_parameters())
+    gradients = [torch.ones_like(parameter) for parameter in parameters.values()]
+    update = Update(shape.config, PAPER_SGD, parameters, {})
+
+    def step() -> None:
+        for gradient, parameter in zip(gradients, parameters.values(), strict=True):
+            gradient.add_(parameter.detach(), alpha=WEIGHT_DECAY)
+        update(gradients, LEARNING_RATE, WEIGHT_DECAY, MAX_GRAD_NORM)
 
     return step
 

@@ -36,6 +36,14 @@ SHAPE_TITLES = {
     "enwik8": "The paper's enwik8 model: V 205, H 1500, depth 10, B 128, T 50",
     "tiny": "Tiny, where overhead dominates: V 50, H 64, depth 3, B 20, T 35",
 }
+GOALS = {"ptb": 1.10, "small": 1.35}  # of a step's time over that of its bare products
+PARTS = {  # of `step_profile.py`
+    "products": "bare products",
+    "loss": "soft-max, loss, embedding",
+    "recurrence": "recurrence between its products",
+    "update": "decay, clipping, update",
+    "host": "drawing masks",
+}
 PEER_TITLES = {"matmul": "bare products", "naive": "naive", "compiled": "compiled", "lstm": "LSTM"}
 
 NO_GPU = """## GPU
@@ -49,7 +57,12 @@ right.
 
 def page(records: Iterable[tuple[str, dict[str, Any]]]) -> str:
     """The page in Markdown, from records by file name."""
-    render = {"training_step": _training_step, "inference": _inference, "gpu_forms": _gpu_forms}
+    render = {
+        "training_step": _training_step,
+        "step_profile": _step_profile,
+        "inference": _inference,
+        "gpu_forms": _gpu_forms,
+    }
     sections = [INTRODUCTION]
     on_gpu = False
     for file, record in records:
@@ -100,6 +113,44 @@ def _shape_table(shape: dict[str, Any]) -> list[str]:
             if peer in own["times"]
         ]
     return _table(header, rows)
+
+
+def _step_profile(file: str, record: dict[str, Any]) -> str:
+    lines = [
+        "## What the rest of a step is",
+        "",
+        *_origin(file, record),
+        "",
+        "On one core for each backend, because with several cores parts of a step run at the same time. The parts are",
+        "measured beside the step, and by a model that knows two words only; the script says how.",
+        "",
+    ]
+    for name, of_backends in record["shapes"].items():
+        ratios = {backend: own["step"] / own["products"] for backend, own in of_backends.items()}
+        rows = [
+            [
+                f"`rhn_{backend}`",
+                _milliseconds(own["step"]),
+                *(f"{100 * own[part] / own['step']:.0f} %" for part in PARTS),
+                _ratio(ratios[backend]),
+            ]
+            for backend, own in of_backends.items()
+        ]
+        lines += [
+            f"### {SHAPE_TITLES[name]}: parts",
+            "",
+            *_table(["", "ms", *PARTS.values(), "x bare products"], rows),
+            "",
+            _goal(GOALS[name], ratios),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _goal(goal: float, ratios: dict[str, float]) -> str:
+    missed = [f"`rhn_{backend}`" for backend, ratio in ratios.items() if ratio > goal]
+    verdict = f"not reached by {', '.join(missed)}" if missed else "reached"
+    return f"The goal is at most {goal:.2f} times the bare products. Here it is {verdict}."
 
 
 def _inference(file: str, record: dict[str, Any]) -> str:
@@ -159,7 +210,8 @@ def _origin(file: str, record: dict[str, Any]) -> list[str]:
             " --recompute" if variant.get("recompute") else "",
         ]
     )
-    which = "" if record["benchmark"] == "gpu_forms" else f" --backend {backends}{options}"
+    shapes = f" --shape {' '.join(record['shapes'])}" if record["benchmark"] == "step_profile" else ""
+    which = "" if record["benchmark"] == "gpu_forms" else f" --backend {backends}{options}{shapes}"
     command = f"python benchmarks/{record['benchmark']}.py{which}"
     versions = "; ".join(
         ", ".join(f"{name} {version}" for name, version in described.items())

@@ -121,7 +121,7 @@ def duration(step: Step) -> float:
     return time.perf_counter() - start
 
 
-def _process() -> ProcessPoolExecutor:
+def fresh_process() -> ProcessPoolExecutor:
     """A fresh process, which no earlier measurement has touched."""
     return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
@@ -134,10 +134,10 @@ def measure(backends: list[str], shape_name: str, seconds: float, variant: Varia
     shape = SHAPES[shape_name]
     peaks = {}
     for backend in backends:
-        with _process() as process:
+        with fresh_process() as process:
             peaks[backend] = process.submit(peak_memory, backend, shape_name, variant).result()
     with ExitStack() as stack:
-        processes = {backend: stack.enter_context(_process()) for backend in backends}
+        processes = {backend: stack.enter_context(fresh_process()) for backend in backends}
         first_steps = {b: p.submit(make_ready, b, shape_name, variant).result() for b, p in processes.items()}
         rounds = []  # [{backend: {"rhn" or peer: seconds}}]
         end = time.monotonic() + seconds
@@ -223,7 +223,7 @@ def describe_backends(backends: list[str]) -> dict[str, dict[str, str]]:
     """Versions and device of each, found out in processes that end afterwards."""
     described = {}
     for backend in backends:
-        with _process() as process:
+        with fresh_process() as process:
             described[backend] = process.submit(_describe, backend).result()
     return described
 
