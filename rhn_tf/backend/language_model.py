@@ -222,7 +222,9 @@ class TensorFlowModel:
         if self._processes is None:
             return self._compiled_gradients(window, weight_decay, regularization)
         loss, gradients, new_state = self._compiled_gradients(window, None, regularization)
-        loss, *gradients = self._processes.sum([loss, *gradients])
+        # The gradient of an untied embedding is a list of its rows that were read, other rows in each process.
+        dense = [tf.reshape(g, p.shape) for g, p in zip(gradients, self._parameters(), strict=True)]
+        loss, *gradients = self._processes.sum([loss, *dense])
         return loss, self._with_decay(gradients, weight_decay), new_state
 
     def _with_decay(self, gradients: list[tf.Tensor], weight_decay: tf.Tensor | None) -> list[tf.Tensor]:

@@ -44,7 +44,13 @@ _SGD = Description(
     weight_decay=0.05,
     max_grad_norm=0.5,
 )
-_ADAM = replace(_SGD, name="processes-adam", optimizer=Optimizer("adam"), learning_rate=0.01)
+_ADAM = replace(
+    _SGD,
+    name="processes-adam",
+    config=replace(_SGD.config, tie_weights=False, embedding_size=5),
+    optimizer=Optimizer("adam"),
+    learning_rate=0.01,
+)
 
 
 @dataclass(frozen=True)
