@@ -84,7 +84,13 @@ def _is_of_gpu(record: dict[str, Any]) -> bool:
 def _training_step(file: str, record: dict[str, Any]) -> str:
     v = record["variant"]
     options = [f"precision {v['precision']}"] * (v["precision"] != "float32") + ["recompute"] * v["recompute"]
-    lines = [f"## Training step{': ' if options else ''}{', '.join(options)}", "", *_origin(file, record), ""]
+    where = record["machine"]["cpu"]
+    lines = [
+        f"## Training step on {where}{': ' if options else ''}{', '.join(options)}",
+        "",
+        *_origin(file, record),
+        "",
+    ]
     for name, shape in record["shapes"].items():
         lines += [f"### {SHAPE_TITLES[name]}", "", *_shape_table(shape), ""]
     return "\n".join(lines)
