@@ -85,9 +85,7 @@ def plain_recurrence(
     length = tf.shape(projected)[0]
 
     def body(time: tf.Tensor, s: tf.Tensor, outputs: tf.TensorArray) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
-        after = time_step(
-            s, projected[time], recurrent_weights, biases, state_mask, activation, precision, update_mask
-        )  # (B, H)
+        after = time_step(s, projected[time], recurrent_weights, biases, state_mask, activation, precision, update_mask)
         s = after if valid is None else tf.where(valid[time], after, s)  # (B, H)
         return time + 1, s, outputs.write(time, s)
 
@@ -98,8 +96,7 @@ def plain_recurrence(
             loop = body(*loop)
     else:
         loop = tf.while_loop(lambda time, *_: time < length, body, loop, maximum_iterations=length)
-    outputs = loop[-1]
-    return tf.ensure_shape(outputs.stack(), (projected.shape[0], *state.shape))  # the loop has forgotten the length
+    return tf.ensure_shape(loop[-1].stack(), (projected.shape[0], *state.shape))  # the loop has forgotten the length
 
 
 def masked_linear(
