@@ -26,7 +26,7 @@ VECTORS = resources.files("rhn") / "preflight.safetensors"
 
 # Largest accepted error if the factors of products are rounded: about four times the worst error over all small models,
 # measured with rounding in software. It is 1.8e-2 in bf16 (a state), and 6.1e-3 in tf32 with truncated factors, as
-# tensor cores may do (4.0e-3 with rounding to nearest). tests/torch/test_precision.py measures both.
+# tensor cores may do (4.0e-3 with rounding to nearest). tests/torch/test_tf32.py measures both.
 ROUNDED_LIMIT = {"tf32": 2.3e-2, "bf16": 7.2e-2}
 
 # The last words of a variant whose windows also have update masks, resets, and input and output masks per time step.

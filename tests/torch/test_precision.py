@@ -1,4 +1,4 @@
-"""Products with factors in bf16, and in tf32: all else stays float32, and so close that training does not notice.
+"""Products with factors in bf16: all else stays float32, and so close that training does not notice.
 
 What bf16 costs in accuracy is the same on every machine; on one without bf16 instructions it is only slow.
 """
@@ -20,8 +20,6 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import rhn
-from rhn.compare import LIMIT
-from rhn.preflight import ROUNDED_LIMIT, has_all_masks, preflight, variant_config, variants
 from rhn_torch import RHN, fast_kernels, fast_recurrence, plain_recurrence, precision
 from rhn_torch.backend import TorchBackend
 from rhn_torch.loss import softmax_cross_entropy
@@ -269,46 +267,6 @@ def test_training_does_not_notice(bf16_cpu):
     assert final_losses[1] == pytest.approx(final_losses[0], rel=0.01)
 
 
-# Where the first factor stands in a call.
-FIRST_FACTOR = {"mm": 0, "bmm": 0, "addmm": 1, "addmm_": 1, "baddbmm": 1, "baddbmm_": 1}
-
-
-class FactorsInTF32(TorchDispatchMode):
-    """Brings the factors of all matrix products to tf32, as a GPU does: from 23 stored bits to 10.
-
-    Args:
-        truncated: the last bits are cut off, as a tensor core does that is given float32 as it is; otherwise the
-            factor is rounded to the nearest.
-    """
-
-    def __init__(self, truncated: bool) -> None:
-        super().__init__()
-        self.products = 0
-        self._half = 0 if truncated else 0x1000
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        first = FIRST_FACTOR.get(function.overloadpacket.__name__)
-        if first is not None:
-            self.products += 1
-            args = (*args[:first], *map(self.rounded, args[first : first + 2]), *args[first + 2 :])
-        return function(*args, **(kwargs or {}))
-
-    def rounded(self, factor: Tensor) -> Tensor:
-        bits = factor.contiguous().view(torch.int32)
-        return ((bits + self._half) & ~0x1FFF).view(torch.float32)
-
-
-@pytest.mark.parametrize("truncated", [False, True], ids=["rounded", "truncated"])
-@pytest.mark.parametrize("variant", variants())
-def test_the_preflight_accepts_products_in_tf32(variant, truncated):
-    """Measured: up to 4.0e-3 rounded, 6.1e-3 truncated; every variant is off by more than strict float32 may be."""
-    build = partial(TorchBackend().build, device="cpu")
-    with FactorsInTF32(truncated) as mode:
-        report = preflight(build, variant_config(variant), "float32", "tf32", all_masks=has_all_masks(variant))
-    assert LIMIT["float32"] < report.worst.max_rel < ROUNDED_LIMIT["tf32"]
-    assert mode.products > 200
-
-
 @pytest.mark.parametrize("name", ["tf32", "bf16"])
 def test_a_permission_that_the_device_has_no_use_for_changes_nothing(monkeypatch, name):
     monkeypatch.setattr(precision, "has_bf16_products", lambda device: False)
@@ -335,57 +293,3 @@ def test_setting_of_a_gpu_is_for_the_model_only(monkeypatch, name, setting):
     with precision.Precision(name, torch.device("cuda")).products():
         assert settings.fp32_precision == setting
     assert settings.fp32_precision == before
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Which library computes float32 products on a CPU: the criteria, and the proof of accuracy, on any machine
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def probe(monkeypatch):
-    """Runs the probe as on a machine that fits the criteria, with given errors of the two settings."""
-
-    def run(errors: dict[str, float] | None = None, capability: str = "AVX512", amd: bool = True) -> bool:
-        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-        monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
-        monkeypatch.setattr(precision, "_is_amd", lambda: amd)
-        if errors is not None:
-            monkeypatch.setattr(precision, "_error_of_product", errors.__getitem__)
-        precision.onednn_keeps_float32.cache_clear()
-        return precision.onednn_keeps_float32()
-
-    yield run
-    precision.onednn_keeps_float32.cache_clear()
-
-
-def test_is_taken_where_it_is_as_accurate(probe):
-    assert probe({"ieee": 2e-7, "bf16": 3e-7})
-
-
-def test_is_left_where_factors_are_rounded(probe):
-    assert not probe({"ieee": 2e-7, "bf16": 2e-3})
-
-
-@pytest.mark.parametrize("machine", [{"capability": "AVX2"}, {"amd": False}], ids=str)
-def test_is_not_even_tried_on_other_machines(probe, machine):
-    assert not probe({}, **machine)
-
-
-def test_the_probe_itself(probe):
-    """Here with what this machine's libraries do: their accuracy decides, and no setting or generator is changed."""
-    before, random_state = precision.ONEDNN.fp32_precision, torch.get_rng_state()
-    errors = {setting: precision._error_of_product(setting) for setting in ("ieee", "bf16")}
-    assert errors["ieee"] < 1e-6
-    assert probe() == (errors["bf16"] <= 4 * errors["ieee"])
-    assert precision.ONEDNN.fp32_precision == before
-    assert torch.equal(torch.get_rng_state(), random_state)
-
-
-@pytest.mark.parametrize(("exact", "setting"), [(True, "bf16"), (False, "ieee")])
-def test_models_use_it_and_leave_the_setting_as_it_was(monkeypatch, exact, setting):
-    monkeypatch.setattr(precision, "onednn_keeps_float32", lambda: exact)
-    before = precision.ONEDNN.fp32_precision
-    with precision.Precision("float32", torch.device("cpu")).products():
-        assert precision.ONEDNN.fp32_precision == setting
-    assert precision.ONEDNN.fp32_precision == before

@@ -1,4 +1,4 @@
-"""load_corpus: what each corpus contains, where it is looked for, and what is refused."""
+"""load_corpus of the published corpora: what each contains, where it is looked for, and which files are refused."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from pydoc_data.topics import topics
 from typing import Any
 
 import numpy as np
 import pytest
 
 import rhn_datasets
-from rhn_datasets import CORPORA, DataError, load_corpus
+from rhn_datasets import DataError, load_corpus
 from rhn_datasets.sources import SOURCES, Member, Source
 
 PTB = Path(__file__).parents[3] / "shared" / "data" / "ptb"
+
 needs_ptb = pytest.mark.skipif(not PTB.is_dir(), reason="the Penn Treebank is licensed text, and not at hand here")
 
 TRAIN, VALID, TEST = b" the cat \n the dog \n", b" a dog \n", b" the cat \n"
+
 PTB_FILES = {"ptb.train.txt": TRAIN, "ptb.valid.txt": VALID, "ptb.test.txt": TEST}
+
 PACKED = {f"simple-examples/data/{name}": content for name, content in PTB_FILES.items()}
+
 ENWIK8 = bytes(range(10, 205)) * 20 + b"\n" * 100  # 4,000 bytes
 
 Pack = Callable[[dict[str, bytes]], bytes]
-Hash = Callable[[bytes], str]
 
+Hash = Callable[[bytes], str]
 
 WIKITEXT = {part: f" = {part} = \n \n the {part} \n".encode() for part in ("train", "valid", "test")}
 
@@ -267,87 +270,6 @@ print(next(line for line in Path("/proc/self/status").read_text().splitlines() i
     assert kilobytes < 300_000  # 155,000 measured: Python, NumPy and 100 MB of mapped pages, which the system may drop
 
 
-def test_pydoc_comes_from_python_itself() -> None:
-    corpus = load_corpus("pydoc")
-    text = "".join(topics[name] for name in sorted(topics)).encode()
-    assert [len(part) for part in (corpus.train, corpus.valid, corpus.test)] == [
-        round(len(text) * 0.9),
-        round(len(text) * 0.95) - round(len(text) * 0.9),
-        len(text) - round(len(text) * 0.95),
-    ]
-    assert corpus.vocabulary.decode(corpus.train[:2000]) == text[:2000].decode()
-    assert corpus.metric == "bits per byte"
-    assert load_corpus("pydoc", level="word", split=(0.8, 0.1, 0.1)).metric == "perplexity"
-
-
-@pytest.mark.parametrize("level", ["word", "char", "byte"])
-def test_own_text_in_one_file(level: str, tmp_path: Path) -> None:
-    content = "one twö three\nfour ☃ six\n" * 40
-    (tmp_path / "own.txt").write_text(content, encoding="utf-8")
-    corpus = load_corpus("text", tmp_path / "own.txt", level=level, split=(0.5, 0.25, 0.25))
-    assert corpus.vocabulary.decode(np.concatenate([corpus.train, corpus.valid, corpus.test])) == content
-    assert len(corpus.train) == pytest.approx(2 * len(corpus.valid), abs=3)
-    assert corpus.level == level
-    assert "<unk>" not in corpus.vocabulary.symbols
-
-
-@pytest.mark.parametrize("as_folder", [True, False])
-def test_own_text_in_three_files(as_folder: bool, tmp_path: Path) -> None:
-    files = [tmp_path / name for name in ("train.txt", "valid.txt", "test.txt")]
-    for file, content in zip(files, ("abcabc", "abz", "ca"), strict=True):
-        file.write_text(content)
-    corpus = load_corpus("text", tmp_path if as_folder else files)
-    assert corpus.vocabulary.symbols == ("a", "b", "c", "<unk>")
-    np.testing.assert_array_equal(corpus.valid, [0, 1, 3])
-    np.testing.assert_array_equal(corpus.test, [2, 0])
-    assert corpus.metric == "bits per character"
-
-
-def test_own_text_that_is_not_utf8_is_told_of_the_byte_level(tmp_path: Path) -> None:
-    (tmp_path / "latin.txt").write_bytes("déjà vu ".encode("latin-1") * 20)
-    with pytest.raises(DataError, match=r"latin.txt is not UTF-8 text \(.*\): use level=byte"):
-        load_corpus("text", tmp_path / "latin.txt")
-    assert len(load_corpus("text", tmp_path / "latin.txt", level="byte").train) == 144
-
-
-@pytest.mark.parametrize(
-    ("arguments", "options", "message"),
-    [
-        (("enwiki8",), {}, r"there is no corpus 'enwiki8' \(did you mean enwik8\?\); known names: ptb, enwik8, text8"),
-        (("ptb",), {"level": "char"}, "level='char' is not accepted for ptb: expected word"),
-        (("pydoc",), {"level": "line"}, "level='line' is not accepted for pydoc: expected byte or char or word"),
-        (("pydoc",), {"split": (0.9, 0.1)}, "expected three positive fractions"),
-        (("pydoc",), {"split": (0.9, 0.1, 0.1)}, "expected three positive fractions .* that sum to 1"),
-        (("pydoc",), {"split": (1.0, 0.0, 0.0)}, "expected three positive fractions"),
-        (("pydoc", "here"), {}, "data_path has no meaning for pydoc"),
-        (("enwik8",), {"split": (0.8, 0.1, 0.1)}, "has no meaning for enwik8: its split is fixed"),
-        (("ptb", ["a", "b", "c"]), {}, "expected one folder for ptb"),
-        (("text",), {}, "the corpus text needs data_path"),
-        (("text", "nowhere"), {}, "expected one file, a folder .*: there is no nowhere.train.txt, nowhere.valid.txt"),
-        (("text", [__file__, __file__]), {}, "expected one file, a folder with .*, or three files$"),
-        (("text", [__file__] * 3), {"split": (0.8, 0.1, 0.1)}, "train, valid and test are files of their own"),
-    ],
-)
-def test_what_is_impossible_is_refused_with_one_sentence(
-    arguments: tuple[Any, ...], options: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(DataError, match=message):
-        load_corpus(*arguments, **options)
-
-
-def test_a_text_too_short_for_its_split(tmp_path: Path) -> None:
-    (tmp_path / "short.txt").write_text("word")
-    with pytest.raises(DataError, match=r"short.txt of 4 bytes is too short to be split"):
-        load_corpus("text", tmp_path / "short.txt")
-
-
-def test_the_names_are_those_of_the_documentation() -> None:
-    names = ["ptb", "enwik8", "text8", "ptb_char", "wikitext2", "wikitext103", "text", "pydoc"]
-    assert list(CORPORA) == names
-    page = (Path(__file__).parents[2] / "datasets" / "README.md").read_text()
-    assert [line.split("`")[1] for line in page.split("### Checks")[0].splitlines() if line.startswith("| `")] == names
-
-
 def test_published_checks_are_the_known_ones() -> None:
     """The numbers that others have published for these files: a slip of the keyboard must not change them."""
     assert SOURCES["enwik8"].size == 36_445_475
@@ -363,53 +285,6 @@ def test_published_checks_are_the_known_ones() -> None:
         "sha1:8a5befc5",
     ]
     assert replace(SOURCES["ptb"], url="http://elsewhere/a.tgz").archive == "a.tgz"
-
-
-def test_the_import_needs_numpy_only() -> None:
-    program = """
-import sys
-for name in ("requests", "tqdm", "filelock"):
-    sys.modules[name] = None
-import rhn_datasets
-rhn_datasets.load_corpus("pydoc")
-"""
-    environment = os.environ | {"PYTHONPATH": str(Path(rhn_datasets.__file__).parents[1])}
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "options"),
-    [
-        ((5,), {}),
-        (([],), {}),
-        (("text", 5), {}),
-        (("text", "a\0b"), {}),
-        (("text", "x" * 5000), {}),
-        (("text", "~nosuchuser/x"), {}),
-        (("text", [1, 2, 3]), {}),
-        (("pydoc",), {"level": []}),
-        (("pydoc",), {"split": 1}),
-        (("pydoc",), {"split": ("a", "b", "c")}),
-        (("pydoc",), {"cache_path": 5}),
-        (("enwik8", "x" * 5000), {"download": False}),
-    ],
-)
-def test_arguments_of_foreign_types_are_refused_with_one_sentence(
-    arguments: tuple[Any, ...], options: dict[str, Any]
-) -> None:
-    with pytest.raises(DataError) as refused:
-        load_corpus(*arguments, **options)
-    assert "\n" not in str(refused.value)
-
-
-def test_a_home_is_needed_for_a_cache_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "text.txt").write_text("some text " * 20)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.delenv("HOME")
-    monkeypatch.setattr(os, "getuid", lambda: 54321)  # nobody's
-    assert len(load_corpus("text", tmp_path / "text.txt").train) == 180
-    with pytest.raises(DataError, match="there is no such home folder"):
-        load_corpus("enwik8", download=False)
 
 
 @pytest.mark.usefixtures("sources")
