@@ -184,7 +184,7 @@ def draw(done: dict[Key, dict[str, Any]], constant: float) -> None:
         axes.set(xlabel="recurrence depth", ylabel="lowest training loss, nats per frame")
         axes.set_title("JSB chorales: one point per random setting, bars are medians", fontsize=11)
         axes.grid(alpha=0.3)
-        axes.legend()
+        figure.legend(loc="outside lower center", ncols=4)
         figure.savefig(FIGURE, metadata={"Date": None})
 
 
