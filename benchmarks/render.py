@@ -216,7 +216,8 @@ def _origin(file: str, record: dict[str, Any]) -> list[str]:
             " --recompute" if variant.get("recompute") else "",
         ]
     )
-    shapes = f" --shape {' '.join(record['shapes'])}" if record["benchmark"] == "step_profile" else ""
+    some = record.get("shapes", SHAPE_TITLES).keys() != SHAPE_TITLES.keys()
+    shapes = f" --shape {' '.join(record['shapes'])}" if some else ""
     which = "" if record["benchmark"] == "gpu_forms" else f" --backend {backends}{options}{shapes}"
     command = f"python benchmarks/{record['benchmark']}.py{which}"
     versions = "; ".join(
