@@ -80,7 +80,7 @@ class Inputs:
         config: the architecture.
         parameters: the parameters, float32.
         state: the state before the first window, per layer (B, H), float64; None is zero.
-        double_window: two windows in one, (B, 2T), with the masks of the first window.
+        double_window: two windows in one, (B, 2T), with the masks of the first window; or a single window.
         steps: consecutive training steps. The window of the first step is the first half of `double_window`. Each
             further step has its own masks.
         optimizer: the update rule of these steps.
@@ -134,13 +134,19 @@ class Inputs:
             options["recompute"] = True
         return backend.build(self.config, self.parameters, dtype, device, **options)
 
-    def halves(self) -> tuple[Window, Window]:
-        """The two windows of `double_window`, both with its masks; between the two, no state is reset."""
-        length = self.double_window.tokens.shape[1] // 2
-        first, second = (self.double_window.columns(where) for where in (slice(0, length), slice(length, None)))
-        if second.masks is not None and second.masks.carried is not None:
-            second = replace(second, masks=second.masks._replace(carried=np.ones_like(second.masks.carried)))
-        return first, second
+    def windows(self) -> list[Window]:
+        """`double_window` cut into windows of the length of a training step's; no state is reset between them."""
+        length = self.steps[0].window.tokens.shape[1]
+        starts = range(0, self.double_window.tokens.shape[1], length)
+        first, *others = (self.double_window.columns(slice(start, start + length)) for start in starts)
+        return [first, *map(_carrying_all, others)]
+
+
+def _carrying_all(window: Window) -> Window:
+    """The window, with no row that starts from zero."""
+    if window.masks is None or window.masks.carried is None:
+        return window
+    return replace(window, masks=window.masks._replace(carried=np.ones_like(window.masks.carried)))
 
 
 @dataclass(frozen=True)

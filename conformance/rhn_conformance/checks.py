@@ -5,13 +5,13 @@ The same functions are applied to the reference, and its answers are the expecte
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rhn.backend import Layer, Model
-from rhn_conformance.case import Check, Inputs, LayerInputs, Tensors
+from rhn_conformance.case import Check, Inputs, LayerInputs, Tensors, Window
 
 
 def _parameters(model: Model, inputs: Inputs) -> Tensors:
@@ -20,9 +20,7 @@ def _parameters(model: Model, inputs: Inputs) -> Tensors:
 
 
 def _forward(model: Model, inputs: Inputs) -> Tensors:
-    window = inputs.double_window
-    logits, state = model.forward(window.tokens, inputs.state, window.masks)
-    return {"logits": logits, **_named_state(state)}
+    return _read(model, inputs.windows(), inputs.state)
 
 
 def _loss(model: Model, inputs: Inputs) -> Tensors:
@@ -51,7 +49,7 @@ def _hand_over(model: Model, inputs: Inputs) -> Tensors:
     """Two windows in a row; the state after the first goes unchanged into the second."""
     state = _state_or_zero(model, inputs)
     tensors: Tensors = {}
-    for number, window in enumerate(inputs.halves(), start=1):
+    for number, window in enumerate(inputs.windows(), start=1):
         scores, state = model.log_likelihoods(window.tokens, window.targets, state, window.masks)
         tensors[f"window {number}: log_likelihoods"] = model.to_numpy(scores)
     return {**tensors, **_state_from_device(model, state)}
@@ -59,10 +57,8 @@ def _hand_over(model: Model, inputs: Inputs) -> Tensors:
 
 def _rows(model: Model, inputs: Inputs) -> Tensors:
     """Every row is replaced by the first. All rows must give what the first row gave beside other rows."""
-    window = inputs.double_window.first_row_everywhere()
     state = None if inputs.state is None else [np.repeat(s[:1], len(s), axis=0) for s in inputs.state]
-    logits, new_state = model.forward(window.tokens, state, window.masks)
-    return {"logits": logits, **_named_state(new_state)}
+    return _read(model, [window.first_row_everywhere() for window in inputs.windows()], state)
 
 
 def training(model: Model, inputs: Inputs) -> Iterator[Tensors]:
@@ -129,7 +125,7 @@ def _trajectory(model: Model, inputs: Inputs) -> Tensors:
 
 CHECKS: tuple[Check, ...] = (
     Check("parameters", ("1.3", "1.5"), _parameters),
-    Check("forward", (), _forward),
+    Check("forward", ("3.2",), _forward),
     Check("loss", ("5.1", "5.2"), _loss),
     Check("evaluation", ("5.6",), _evaluation),
     Check("gradients", ("5.3",), _gradients),
@@ -149,6 +145,19 @@ TRAJECTORY = Check("trajectory", ("3.4", "4.6", "5.5"), _trajectory)
 def checks_of(inputs: Inputs) -> list[Check]:
     """The checks of `CHECKS` that make sense for these inputs."""
     return [check for check in CHECKS if check.applies(inputs)]
+
+
+def _read(model: Model, windows: Sequence[Window], state: list[NDArray] | None) -> Tensors:
+    """The logits of windows that are read one after the other, and the state after the last.
+
+    They are as long as the windows of all other checks, so a backend that compiles its forward does it once.
+    """
+    logits = []
+    for window in windows:
+        values, state = model.forward(window.tokens, state, window.masks)
+        logits.append(values)  # (B, T, V)
+    assert state is not None
+    return {"logits": np.concatenate(logits, axis=1), **_named_state(state)}
 
 
 def _state_or_zero(model: Model, inputs: Inputs) -> list:

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike, NDArray
 
 from rhn.backend import State, check_precision
-from rhn.port_tools import Regularization, StepsInFlight, Window, check_window, choose_device
+from rhn.port_tools import Regularization, StepsInFlight, Window, check_window, choose_device, rows_per_chunk
 from rhn.processes import ALONE, Processes
 from rhn.spec.arguments import check_choice
 from rhn.spec.config import RHNConfig
@@ -100,9 +100,8 @@ class JaxModel:
         window = self._training_window(tokens, targets, state, masks, length)
         regularization = self._regularization(activation_regularization, temporal_activation_regularization)
         loss, new_state, gradients = self._run(programs.gradients, self._params, window, regularization, self._mesh)
-        with self._together:
-            gradients = programs.with_decay(gradients, self._params, self._dtype.type(weight_decay))
-        return float(loss), self._to_spec(gradients), [self.to_numpy(s) for s in new_state]
+        with_decay = programs.with_decay(self._to_spec(gradients), self.parameters(), self._dtype.type(weight_decay))
+        return float(loss), with_decay, [self.to_numpy(s) for s in new_state]
 
     def train_step(
         self,
@@ -139,7 +138,12 @@ class JaxModel:
     def log_likelihoods(
         self, tokens: ArrayLike, targets: ArrayLike, state: State, masks: VariationalMasks | None = None
     ) -> tuple[Any, list[Any]]:
-        return self._run(programs.log_likelihoods, self._params, self._window(tokens, targets, state, masks))
+        window = self._window(tokens, targets, state, masks)
+        chunk = rows_per_chunk(window.tokens.size, self.config.vocab_size)
+        if chunk < window.tokens.size:
+            return self._run(programs.scores_in_chunks, self._params, window, chunk)
+        logits, new_state = self._run(programs.forward, self._params, window._replace(targets=None))
+        return programs.scores(logits, window.targets), new_state
 
     def parameters(self) -> dict[str, NDArray]:
         return self._to_spec(self._params)

@@ -14,10 +14,10 @@ from flax import nnx
 from jax import Array
 from jax.sharding import Mesh
 
-from rhn.port_tools import NO_REGULARIZATION, Regularization, Window, rows_per_chunk
+from rhn.port_tools import NO_REGULARIZATION, Regularization, Window
 from rhn_jax.backend.processes import sum_over_rows
 from rhn_jax.loss import cross_entropy
-from rhn_jax.update import Memory, Rates, Scalar, Update
+from rhn_jax.update import Memory, Rates, Scalar, Tree, Update
 
 
 @partial(jax.jit, static_argnames="graph")
@@ -26,25 +26,27 @@ def forward(graph: nnx.GraphDef, params: nnx.State, window: Window) -> tuple[Arr
     return nnx.merge(graph, params)(window.tokens, window.state, window.masks)
 
 
-@partial(jax.jit, static_argnames="graph")
-def log_likelihoods(graph: nnx.GraphDef, params: nnx.State, window: Window) -> tuple[Array, list[Array]]:
-    """(B, T) in nats; and the state after the window."""
-    rows, chunk = window.tokens.size, rows_per_chunk(window.tokens.size, nnx.merge(graph, params).config.vocab_size)
-    if chunk < rows:
-        module = nnx.merge(graph, params)
-        top = module.top(window.tokens, window.state, window.masks)
-        inputs = top.masked.reshape(rows, -1), window.targets.T.reshape(rows)  # (T*B, H), (T*B,)
-        scores = jax.lax.map(lambda row: -cross_entropy(module.logits(row[0]), row[1]), inputs, batch_size=chunk)
-        return scores.reshape(window.targets.T.shape).T, top.state
-    logits, new_state = forward(graph, params, window)
+@jax.jit
+def scores(logits: Array, targets: Array) -> Array:
+    """Log-likelihoods (B, T) in nats, from the logits (B, T, V) of `forward`: the large program is shared."""
     # Time first, as in the model's logits, so that they are not copied.
-    return -cross_entropy(logits.swapaxes(0, 1), window.targets.T).T, new_state
+    return -cross_entropy(logits.swapaxes(0, 1), targets.T).T
+
+
+@partial(jax.jit, static_argnames=("graph", "chunk"))
+def scores_in_chunks(graph: nnx.GraphDef, params: nnx.State, window: Window, chunk: int) -> tuple[Array, list[Array]]:
+    """As `scores` after `forward`, and the state; with the logits of no more than `chunk` rows at once."""
+    module = nnx.merge(graph, params)
+    top = module.top(window.tokens, window.state, window.masks)
+    rows = top.masked.reshape(-1, top.masked.shape[-1]), window.targets.T.reshape(-1)  # (T*B, H), (T*B,)
+    scores = jax.lax.map(lambda row: -cross_entropy(module.logits(row[0]), row[1]), rows, batch_size=chunk)
+    return scores.reshape(window.targets.T.shape).T, top.state
 
 
 @jax.jit
-def negative_sum(log_likelihoods: Array) -> Array:
-    """The second half of `evaluate_step`, after `log_likelihoods`: the two share the large program."""
-    return -log_likelihoods.sum()
+def negative_sum(scores: Array) -> Array:
+    """The loss of a window."""
+    return -scores.sum()
 
 
 def training_loss(
@@ -94,8 +96,7 @@ def gradients(
     return of_rows(params, window) if mesh is None else sum_over_rows(mesh, of_rows, params, window)
 
 
-@jax.jit
-def with_decay(gradients: nnx.State, params: nnx.State, weight_decay: Scalar) -> nnx.State:
+def with_decay(gradients: Tree, params: Tree, weight_decay: Scalar) -> Tree:
     """The gradients of the loss with its term of weight decay."""
     return jax.tree.map(lambda g, p: g + weight_decay * p, gradients, params)
 

@@ -106,6 +106,8 @@ def exact_model(config: RHNConfig, parameters: Mapping[str, NDArray]) -> Model:
                 "np.array(parameters[name], np.float64) for name in parameter_shapes",
                 "np.array(parameters[name], object) for name in parameter_shapes",
             ),
+            # A state goes to the next window as it is.
+            ("return [s.astype(self._dtype) for s in state]", "return list(state)"),
         ],
         everywhere=[("dtype=np.float64", "dtype=object")],
     )
