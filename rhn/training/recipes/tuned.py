@@ -123,7 +123,7 @@ TUNED: dict[str, dict[str, Any]] = {
         "drop_state": 0.08,
         "drop_output": 0.07,
     },
-    # Of the size at which Bai et al. 2018 compare LSTM, GRU and TCN.
+    # Of the size at which Bai et al. 2018 compare LSTM, GRU and TCN. It has not been trained to the end.
     "ptb_char": {
         **SHORT,
         "dataset": "ptb_char",
@@ -133,6 +133,7 @@ TUNED: dict[str, dict[str, Any]] = {
         "tie_weights": False,
         "batch_size": 64,
         "bptt_length": 100,
+        "learning_rate": 0.001,
         "epochs": 50,
         "drop_embedding": 0.0,
         "drop_input": 0.1,
