@@ -100,6 +100,7 @@ class JaxModel:
         window = self._training_window(tokens, targets, state, masks, length)
         regularization = self._regularization(activation_regularization, temporal_activation_regularization)
         loss, new_state, gradients = self._run(programs.gradients, self._params, window, regularization, self._mesh)
+        # In NumPy, because only checks ask for these gradients: it saves them the compilation of a program.
         with_decay = programs.with_decay(self._to_spec(gradients), self.parameters(), self._dtype.type(weight_decay))
         return float(loss), with_decay, [self.to_numpy(s) for s in new_state]
 
@@ -141,9 +142,9 @@ class JaxModel:
         window = self._window(tokens, targets, state, masks)
         chunk = rows_per_chunk(window.tokens.size, self.config.vocab_size)
         if chunk < window.tokens.size:
-            return self._run(programs.scores_in_chunks, self._params, window, chunk)
+            return self._run(programs.log_likelihoods_in_chunks, self._params, window, chunk)
         logits, new_state = self._run(programs.forward, self._params, window._replace(targets=None))
-        return programs.scores(logits, window.targets), new_state
+        return programs.log_likelihoods(logits, window.targets), new_state
 
     def parameters(self) -> dict[str, NDArray]:
         return self._to_spec(self._params)

@@ -27,15 +27,17 @@ def forward(graph: nnx.GraphDef, params: nnx.State, window: Window) -> tuple[Arr
 
 
 @jax.jit
-def scores(logits: Array, targets: Array) -> Array:
-    """Log-likelihoods (B, T) in nats, from the logits (B, T, V) of `forward`: the large program is shared."""
+def log_likelihoods(logits: Array, targets: Array) -> Array:
+    """(B, T) in nats, from the logits (B, T, V) of `forward`: the large program is shared."""
     # Time first, as in the model's logits, so that they are not copied.
     return -cross_entropy(logits.swapaxes(0, 1), targets.T).T
 
 
 @partial(jax.jit, static_argnames=("graph", "chunk"))
-def scores_in_chunks(graph: nnx.GraphDef, params: nnx.State, window: Window, chunk: int) -> tuple[Array, list[Array]]:
-    """As `scores` after `forward`, and the state; with the logits of no more than `chunk` rows at once."""
+def log_likelihoods_in_chunks(
+    graph: nnx.GraphDef, params: nnx.State, window: Window, chunk: int
+) -> tuple[Array, list[Array]]:
+    """As `log_likelihoods` after `forward`, and the state; with the logits of no more than `chunk` rows at once."""
     module = nnx.merge(graph, params)
     top = module.top(window.tokens, window.state, window.masks)
     rows = top.masked.reshape(-1, top.masked.shape[-1]), window.targets.T.reshape(-1)  # (T*B, H), (T*B,)
@@ -44,9 +46,9 @@ def scores_in_chunks(graph: nnx.GraphDef, params: nnx.State, window: Window, chu
 
 
 @jax.jit
-def negative_sum(scores: Array) -> Array:
+def negative_sum(log_likelihoods: Array) -> Array:
     """The loss of a window."""
-    return -scores.sum()
+    return -log_likelihoods.sum()
 
 
 def training_loss(

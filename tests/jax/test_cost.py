@@ -17,7 +17,7 @@ from jax.lax import DotAlgorithmPreset, Precision
 
 from rhn_jax import fast_recurrence
 from rhn_jax.backend import JaxBackend, JaxModel
-from rhn_jax.backend.programs import apply_gradients, forward, gradients, scores, scores_in_chunks
+from rhn_jax.backend.programs import apply_gradients, forward, gradients, log_likelihoods, log_likelihoods_in_chunks
 
 T, B, H, L = 5, 3, 4, 3
 
@@ -154,7 +154,7 @@ def test_every_product_of_a_training_step_has_the_precision(precision: str, expe
 def test_an_epoch_compiles_one_program_per_window_size() -> None:
     """The last window of an evaluation is a shorter one; other rates and another model are no reason to compile."""
     case = make_case()
-    programs = (gradients, apply_gradients, forward, scores)
+    programs = (gradients, apply_gradients, forward, log_likelihoods)
     for program in programs:
         program.clear_cache()
     for epoch in range(2):
@@ -208,7 +208,7 @@ def test_a_score_makes_the_logits_of_a_few_rows_at_once(monkeypatch: pytest.Monk
     window = model._window(case.tokens, case.targets, case.state, case.masks)
     whole, _ = model.log_likelihoods(case.tokens, case.targets, case.state, case.masks)
     monkeypatch.setattr("rhn.port_tools.MOST_LOGITS", 4 * 97)
-    program = jax.make_jaxpr(scores_in_chunks, static_argnums=(0, 3))(model._graph, model._params, window, 4)
+    program = jax.make_jaxpr(log_likelihoods_in_chunks, static_argnums=(0, 3))(model._graph, model._params, window, 4)
     logits = [v.aval.shape for _, e in equations(program.jaxpr) for v in e.outvars if v.aval.shape[-1:] == (97,)]
     assert max(np.prod(shape) for shape in logits) == 4 * 97 < case.tokens.size * 97
     chunked, _ = model.log_likelihoods(case.tokens, case.targets, case.state, case.masks)

@@ -123,7 +123,7 @@ TUNED: dict[str, dict[str, Any]] = {
         "drop_state": 0.08,
         "drop_output": 0.07,
     },
-    # Of the size at which Bai et al. 2018 compare LSTM, GRU and TCN. It has not been trained to the end.
+    # Of the size at which Bai et al. 2018 compare LSTM, GRU and TCN. It has not been trained.
     "ptb_char": {
         **SHORT,
         "dataset": "ptb_char",
