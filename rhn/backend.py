@@ -215,6 +215,19 @@ class LayerBackend(Protocol):
         ...
 
 
+@runtime_checkable
+class CompilingBackend(Protocol):
+    """An optional ability of a backend that compiles: to compile in less time."""
+
+    def compile_quickly(self) -> None:
+        """From here on, compile in the least time in this process, before it has built anything.
+
+        For runs in which most programs are used only once. The slower machine code makes the same computations in the
+        same dtypes; their results may be rounded otherwise.
+        """
+        ...
+
+
 def check_precision(precision: str, dtype: str) -> None:
     """Check that a model in `dtype` may compute products in `precision`.
 

@@ -97,7 +97,7 @@ def _run(options: argparse.Namespace) -> int:
         done = Progress(plan)
         for event in work_here(plan, load_backend) if jobs == 1 else work_in_processes(plan, jobs):
             if isinstance(event, Described):
-                writer.backend(*event)
+                writer.backend(event.backend, event.versions, event.not_asked)
                 if event.not_asked:
                     print(f"{event.backend} is not asked about {event.not_asked}", flush=True)
                 continue

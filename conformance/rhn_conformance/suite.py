@@ -34,6 +34,11 @@ def all_cases() -> list[Case]:
     return [*synthetic_cases(), *layer_cases(), *authors_cases(), trajectory_case(), processes_case()]
 
 
+def is_quick(case: Case, dtype: str) -> bool:
+    """Whether a quick run has this case in this dtype."""
+    return dtype in QUICK.get(case.name, ())
+
+
 def select(cases: Sequence[Case], text: str | None, quick: bool = False) -> list[Case]:
     """The cases that `text` selects, or all if it is None; with `quick`, only the cases in `QUICK` among them.
 

@@ -5,6 +5,9 @@ share nothing: a worker knows the suite, is told which case to run, and sends ba
 answers are judged here, so that the right answers are computed only once. A worker gets the next case as soon as it is
 free, so that all workers are busy until the end. When the cases of a backend are done, another backend gets a second
 worker.
+
+A backend that compiles has workers of two kinds. In one kind it compiles as it does in a training; these workers run
+the cases of a quick run, which notice every known mistake. In the other kind it compiles quickly, for all other cases.
 """
 
 from __future__ import annotations
@@ -18,25 +21,33 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import NamedTuple
 
-from rhn.backend import Backend, LayerBackend, load_backend
+from rhn.backend import Backend, CompilingBackend, LayerBackend, load_backend
 from rhn_conformance.case import DTYPES, Case
 from rhn_conformance.results import Result
 from rhn_conformance.runner import Sitting, Target, ask, compare_pairs, failed_sitting, judge_sitting
-from rhn_conformance.suite import all_cases
+from rhn_conformance.suite import all_cases, is_quick
 
 
 class Described(NamedTuple):
-    """What is known of a loaded backend: its description of itself, and the optional features that it lacks."""
+    """What is known of a loaded backend: its description of itself, and its optional features.
+
+    Attributes:
+        backend: name of the backend.
+        versions: its description of itself.
+        not_asked: the optional feature that it lacks, in words.
+        compiles: whether it can compile quickly.
+    """
 
     backend: str
     versions: dict[str, str]
     not_asked: str
+    compiles: bool
 
 
 def describe(name: str, backend: Backend) -> Described:
     """The backend's description, for the record of a run."""
     no_layers = "" if isinstance(backend, LayerBackend) else "layers on their own: it has no method build_layer"
-    return Described(name, backend.describe(), no_layers)
+    return Described(name, backend.describe(), no_layers, isinstance(backend, CompilingBackend))
 
 
 class Task(NamedTuple):
@@ -44,6 +55,13 @@ class Task(NamedTuple):
 
     case: Case
     dtype: str
+
+
+class Post(NamedTuple):
+    """The kind of a worker: its backend, and whether it compiles quickly, if the backend can."""
+
+    backend: str
+    quickly: bool
 
 
 @dataclass(frozen=True)
@@ -122,13 +140,13 @@ def work_in_processes(plan: Plan, jobs: int) -> Iterator[Described | Sitting]:
     Raises:
         ImportError: a backend could not be loaded; the message says why.
     """
-    queues = {name: _tasks(plan) for name in plan.backends}
+    queues = {Post(name, quickly): _tasks(plan, quickly) for name in plan.backends for quickly in (True, False)}
     workers: list[_Worker] = []
     described: set[str] = set()
     try:
         while workers or any(queues.values()):
             while len(workers) < jobs and any(queues.values()):
-                workers.append(_Worker(_next_backend(queues, workers), plan))
+                workers.append(_Worker(_next_post(queues, workers), plan.device))
             for connection in wait([worker.connection for worker in workers]):
                 worker = next(w for w in workers if w.connection is connection)
                 message = worker.receive()
@@ -138,49 +156,58 @@ def work_in_processes(plan: Plan, jobs: int) -> Iterator[Described | Sitting]:
                     yield message
                 if isinstance(message, Described):
                     described.add(message.backend)
+                    worker.compiles = message.compiles
                 if not worker.tasks and not worker.ended:
-                    worker.give(queues[worker.backend])
+                    worker.give(_queue_of(worker, queues))
                 if worker.ended:
-                    queues[worker.backend].extendleft([worker.tasks] if worker.tasks else [])
+                    queues[worker.post].extendleft([worker.tasks] if worker.tasks else [])
                     workers.remove(worker)
     finally:
         for worker in workers:
             worker.process.terminate()
 
 
-def _tasks(plan: Plan) -> deque[list[Task]]:
-    """All tasks of a backend, in groups that need only one compilation."""
+def _tasks(plan: Plan, quickly: bool) -> deque[list[Task]]:
+    """The tasks of a backend that it compiles quickly, or the others, in groups that need only one compilation."""
     groups: dict[object, list[Task]] = {}
     for case in plan.cases:
         for dtype in plan.dtypes_of(case):
-            groups.setdefault((case.inputs().program, dtype), []).append(Task(case, dtype))
+            if is_quick(case, dtype) != quickly:
+                groups.setdefault((case.inputs().program, dtype), []).append(Task(case, dtype))
     return deque(groups.values())
 
 
-def _next_backend(queues: Mapping[str, deque[list[Task]]], workers: Sequence[_Worker]) -> str:
-    """The backend for a new worker: with tasks left, the fewest workers and, among equals, the most tasks."""
-    with_work = [name for name, queue in queues.items() if queue]
-    return min(with_work, key=lambda name: (sum(w.backend == name for w in workers), -len(queues[name])))
+def _next_post(queues: Mapping[Post, deque[list[Task]]], workers: Sequence[_Worker]) -> Post:
+    """The post of a new worker: it has tasks left, then the fewest workers of its backend, then the most tasks."""
+    with_work = [post for post, queue in queues.items() if queue]
+    return min(with_work, key=lambda p: (sum(w.post.backend == p.backend for w in workers), -len(queues[p])))
+
+
+def _queue_of(worker: _Worker, queues: Mapping[Post, deque[list[Task]]]) -> deque[list[Task]]:
+    """The queue that a worker takes its next tasks from. A backend that does not compile has no use for two kinds."""
+    other = Post(worker.post.backend, not worker.post.quickly)
+    return queues[worker.post] if queues[worker.post] or worker.compiles else queues[other]
 
 
 class _Worker:
     """A worker process with one backend, seen from the main process.
 
     Attributes:
-        backend: name of the backend.
+        post: what it is for.
         connection: the connection to the process.
+        compiles: whether its backend can compile quickly; known once it has described itself.
         tasks: the tasks that it was given and has not answered yet.
         ended: whether it sends nothing more.
     """
 
-    def __init__(self, backend: str, plan: Plan) -> None:
+    def __init__(self, post: Post, device: str | None) -> None:
         context = multiprocessing.get_context("spawn")  # a framework's threads do not survive a fork
-        self.backend = backend
+        self.post = post
+        self.compiles = False
         self.tasks: list[Task] = []
         self.ended = False
         self.connection, theirs = context.Pipe()
-        arguments = (theirs, backend, plan.device)
-        self.process = context.Process(target=_work, args=arguments, daemon=True)
+        self.process = context.Process(target=_work, args=(theirs, post, device), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -193,9 +220,9 @@ class _Worker:
             self.process.join()
             death = f"the process of the backend ended with exit code {self.process.exitcode}"
             if not self.tasks:
-                return RuntimeError(f"backend {self.backend!r}: {death}")
+                return RuntimeError(f"backend {self.post.backend!r}: {death}")
             case, dtype = self.tasks.pop(0)
-            return failed_sitting(case, self.backend, dtype, death)
+            return failed_sitting(case, self.post.backend, dtype, death)
         if isinstance(message, Sitting):
             self.tasks.pop(0)
         return message
@@ -207,11 +234,13 @@ class _Worker:
         self.ended = not self.tasks
 
 
-def _work(connection: Connection, backend_name: str, device: str | None) -> None:
+def _work(connection: Connection, post: Post, device: str | None) -> None:
     """The worker process: load a backend, then run tasks until there are no more."""
     try:
-        backend = load_backend(backend_name)
-        connection.send(describe(backend_name, backend))
+        backend = load_backend(post.backend)
+        if post.quickly and isinstance(backend, CompilingBackend):
+            backend.compile_quickly()
+        connection.send(describe(post.backend, backend))
     except Exception as error:
         connection.send(error)
         return
@@ -220,7 +249,7 @@ def _work(connection: Connection, backend_name: str, device: str | None) -> None
     gc.set_threshold(100_000, 50, 1000)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of functions traced for many shapes
     cases = {case.name: case for case in all_cases()}
-    targets = {dtype: Target(backend, dtype, device, backend_name) for dtype in DTYPES}
+    targets = {dtype: Target(backend, dtype, device, post.backend) for dtype in DTYPES}
     while tasks := connection.recv():
         for name, dtype in tasks:
             connection.send(ask(cases[name], targets[dtype]))

@@ -282,6 +282,13 @@ class JaxBackend:
         _check_dtype(dtype)
         return JaxLayer(config, parameters, dtype, find_device(device))
 
+    def compile_quickly(self) -> None:
+        if jax.__version_info__ < (0, 11):  # a version that does not know the flag would end the process
+            former_code_generator = "--xla_cpu_use_fusion_emitters=false"
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {former_code_generator}".strip()
+        if jax.default_backend() == "cpu":
+            jax.config.update("jax_disable_most_optimizations", True)
+
     def describe(self) -> dict[str, str]:
         return {
             "jax": jax.__version__,

@@ -317,6 +317,9 @@ class TensorFlowBackend:
         let_gpu_memory_grow()
         return TensorFlowLayer(config, parameters, dtype, find_device(device))
 
+    def compile_quickly(self) -> None:
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
     def describe(self) -> dict[str, str]:
         let_gpu_memory_grow()
         gpus = tf.config.list_physical_devices("GPU")

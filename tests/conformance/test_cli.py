@@ -138,6 +138,25 @@ def test_a_process_that_dies_fails_its_case_and_no_other(
     assert {"two-layers", "masks-two-layers"} <= passed
 
 
+def test_the_cases_of_a_quick_run_are_compiled_as_in_a_training(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a backend that cannot build what it is to compile quickly."""
+    install(tmp_path, "compiling", "compiling_backend:CompilingBackend")
+    (tmp_path / "compiling_backend.py").write_text(
+        "from rhn.reference_backend import ReferenceBackend\n"
+        "class CompilingBackend(ReferenceBackend):\n"
+        "    name = 'compiling'\n"
+        "    def compile_quickly(self):\n"
+        "        self.build = None\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run(results, "--backend", "compiling", "-k", "initial-state", "--jobs", "2") == 1
+    done = {(r.case, r.dtype): r.verdict is Verdict.PASSED for r in read_jsonl(results)[1]}
+    assert len(done) > 1
+    assert [one for one, passed in done.items() if passed] == [("initial-state", "float64")]
+
+
 def install(folder: Path, name: str, backend: str) -> None:
     """What `pip install` of a backend's package leaves behind in `folder`."""
     metadata = folder / f"{name}-1.dist-info"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -88,6 +89,16 @@ def test_is_found_by_name_and_keeps_the_protocol() -> None:
     assert isinstance(backend, rhn.Backend)
     assert isinstance(build(make_case()), rhn.Model)
     assert backend.describe()["jax"] == jax.__version__
+
+
+def test_compiled_quickly_it_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])  # as it is now, it will be afterwards
+    JaxBackend().compile_quickly()
+    assert jax.config.read("jax_disable_most_optimizations")
+    try:
+        assert_matches_reference(make_case(), "float64")
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def test_arguments_are_copied() -> None:
