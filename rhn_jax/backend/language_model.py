@@ -30,6 +30,7 @@ from rhn.spec.parameters import parameter_count
 from rhn_jax.backend import programs
 from rhn_jax.backend.layer import JaxLayer
 from rhn_jax.backend.processes import JaxProcesses, join_processes, lost_processes
+from rhn_jax.backend.quick_compilation import compile_quickly
 from rhn_jax.model import RHNLanguageModel
 from rhn_jax.precision import Precision
 from rhn_jax.update import Memory, Rates, Update
@@ -283,11 +284,7 @@ class JaxBackend:
         return JaxLayer(config, parameters, dtype, find_device(device))
 
     def compile_quickly(self) -> None:
-        if jax.__version_info__ < (0, 11):  # a version that does not know the flag would end the process
-            former_code_generator = "--xla_cpu_use_fusion_emitters=false"
-            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {former_code_generator}".strip()
-        if jax.default_backend() == "cpu":
-            jax.config.update("jax_disable_most_optimizations", True)
+        compile_quickly()
 
     def describe(self) -> dict[str, str]:
         return {

@@ -24,6 +24,7 @@ from rhn.spec.optimizers import PAPER_SGD, Optimizer, OptimizerState
 from rhn.spec.parameters import parameter_count
 from rhn_tf.backend.layer import TensorFlowLayer
 from rhn_tf.backend.processes import TensorFlowProcesses, join_processes, lost_processes
+from rhn_tf.backend.quick_compilation import compile_quickly
 from rhn_tf.loss import log_likelihoods
 from rhn_tf.model import RHNLanguageModel
 from rhn_tf.precision import Precision
@@ -318,7 +319,7 @@ class TensorFlowBackend:
         return TensorFlowLayer(config, parameters, dtype, find_device(device))
 
     def compile_quickly(self) -> None:
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+        compile_quickly()
 
     def describe(self) -> dict[str, str]:
         let_gpu_memory_grow()

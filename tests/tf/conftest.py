@@ -12,9 +12,12 @@ if find_spec("tensorflow") is None:
     collect_ignore_glob = ["test_*.py"]
 else:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes about CPU instructions and absent GPUs
-    # What LLVM optimises beneath XLA changes nothing that is tested, and takes half of the time.
-    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
     import tensorflow as tf
+
+    from rhn_tf.backend.quick_compilation import compile_quickly
+
+    # What Grappler and LLVM optimise changes nothing that is tested, and takes half of the time.
+    compile_quickly()
 
     # The tensors here are tiny: threads would only wait for each other.
     tf.config.threading.set_intra_op_parallelism_threads(1)

@@ -51,14 +51,6 @@ def test_equals_reference_compiled(options: Mapping[str, object], dtype: str) ->
     assert_equals_reference(options, dtype)
 
 
-def test_compiled_quickly_it_computes_the_same() -> None:
-    TensorFlowBackend().compile_quickly()
-    try:
-        assert_equals_reference({"length": 5}, "float64")
-    finally:
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
-
-
 def test_products_of_a_step_are_batched_over_time() -> None:
     """Per layer L products forward and L backward in the loops, and outside of them one per weight gradient."""
     case = make_case(recurrence_depth=3)

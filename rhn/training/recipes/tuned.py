@@ -136,7 +136,7 @@ TUNED: dict[str, dict[str, Any]] = {
         "drop_state": 0.15,
         "drop_output": 0.4,
     },
-    # The Penn Treebank by characters. An hour and a quarter likewise, in which it does not begin to overfit.
+    # The Penn Treebank by characters. A hundred minutes likewise.
     "ptb_char": {
         **SHORT,
         "dataset": "ptb_char",
