@@ -295,9 +295,13 @@ def depth_experiment() -> Figure:
         axes.plot(depths, means, marker="o", markersize=8, linewidth=2.6, color=colour, clip_on=False, zorder=3)
         if len(points) > len(depths):
             axes.plot(*zip(*points, strict=True), "_", markersize=11, color=INK, clip_on=False, zorder=4)
-        for depth, value in zip(depths, means, strict=True):
+        for depth, value, following in zip(depths, means, [*means[1:], means[-1]], strict=True):
             if len(depths) < 6 or depth in (depths[0], depths[-1]):
-                place = {"xy": (depth, value), "xytext": (7, 8), "textcoords": "offset points"}
+                place = {
+                    "xy": (depth, value),
+                    "xytext": (7, -16 if following > value else 8),  # where the line does not go
+                    "textcoords": "offset points",
+                }
                 axes.annotate(f"{value:.1f}", color=colour, weight="bold", fontsize=12, **place)
         axes.set_title(f"{title}\n", fontsize=15, weight="bold")
         axes.text(0.5, 1.04, subtitle, ha="center", transform=axes.transAxes, fontsize=11.5, color=SLATE)
